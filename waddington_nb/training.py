@@ -30,7 +30,7 @@ from .rollouts import Batch, collect
 from .trpo import trpo_step
 from .worlds import World
 
-# %% ../nbs/10_training.ipynb #2fc317c6
+# %% ../nbs/10_training.ipynb #c9e50feb
 class Agent:
     "Policy and value networks with separate parameters, and the Adam state that stages share."
 
@@ -47,9 +47,9 @@ class Agent:
         "Everything that learning changes, by name."
         named = {f"policy.{k}": v for k, v in self.policy.state_dict().items()}
         named |= {f"value.{k}": v for k, v in self.value.state_dict().items()}
-        for i, state in sorted(self.optimiser.state_dict()["state"].items()):
+        for i, state in self.optimiser.state_dict()["state"].items():
             named |= {f"adam.{i}.{k}": torch.as_tensor(v) for k, v in state.items()}
-        return {k: v.detach().cpu().contiguous().clone() for k, v in named.items()}
+        return {name: named[name].detach().cpu().contiguous().clone() for name in sorted(named)}
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         "Set everything from `tensors()` of an agent of the same sizes."
