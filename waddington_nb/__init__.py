@@ -1,0 +1,41 @@
+"""Carry control cells to where perturbed cells really are, and score it honestly."""
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+# One flat namespace over the modules. Names load on first use: importing the package costs nothing, and a Task needs no torch.
+_HOME = {
+    "DataError": "core",
+    "Task": "tasks",
+    "read": "tasks",
+    "load": "datasets",
+    "haematopoiesis": "datasets",
+    "fit_pca": "representations",
+    "fit_autoencoder": "representations",
+    "TransportWorld": "worlds",
+    "WorldEnv": "worlds",
+    "Agent": "training",
+    "TRPO": "training",
+    "PPO": "training",
+    "train": "training",
+    "no_change": "baselines",
+    "mean_shift": "baselines",
+    "transport_ridge": "baselines",
+    "fit": "prediction",
+    "Model": "prediction",
+    "top_moved": "interpretation",
+    "evaluate": "evaluation",
+    "Report": "evaluation",
+}
+__all__ = ["__version__", *_HOME]
+
+
+def __getattr__(name: str):
+    if name in _HOME:
+        return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

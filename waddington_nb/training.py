@@ -63,13 +63,13 @@ class Agent:
             memory["state"].setdefault(int(i), {})[name] = v
         self.optimiser.load_state_dict(memory)
 
-# %% ../nbs/10_training.ipynb #b7d4ccbc
+# %% ../nbs/10_training.ipynb #f65b9308
 @dataclass(frozen=True)
 class TRPO:
     "Trust-region stage: one natural-gradient step per batch."
 
     name: ClassVar[str] = "trpo"
-    steps: int = 200_000  # environment steps, over all cells
+    steps: int = 100_000  # environment steps, over all cells
     max_kl: float = 0.01  # δ of the trust region
     damping: float = 0.1  # added to the Fisher matrix
     cg_iterations: int = 10
@@ -84,13 +84,13 @@ class TRPO:
         fit_value(agent.value, agent.optimiser, batch, generator, self.value_epochs, self.minibatch)
         return step.kl
 
-# %% ../nbs/10_training.ipynb #b881db18
+# %% ../nbs/10_training.ipynb #14fea702
 @dataclass(frozen=True)
 class PPO:
     "Clipped-surrogate stage: minibatch epochs on each batch."
 
     name: ClassVar[str] = "ppo"
-    steps: int = 400_000  # environment steps, over all cells
+    steps: int = 200_000  # environment steps, over all cells
     clip: float = 0.2  # ε
     epochs: int = 5
     minibatch: int = 1024
