@@ -32,7 +32,14 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> None:
         raise DataError(f"{message}; see {self.prog} --help")
 
-# %% ../nbs/18_cli.ipynb #9084f03e
+# %% ../nbs/18_cli.ipynb #d97e2c19
+def _count(text: str) -> int:
+    "A whole number of at least one."
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+# %% ../nbs/18_cli.ipynb #dc4a2754
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     "Options of `run`: what is asked of the data."
     add = parser.add_argument
@@ -49,16 +56,16 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     add("--hold-out", metavar="V", help="group whose perturbed cells are the truth")
     add("--hold-out-perturbation", metavar="P", help="perturbation whose cells are the truth")
     add("--time-key", metavar="T", help="numeric column of obs that orders the cells")
-    add("--genes", type=int, default=2000, metavar="N", help="variable genes kept (default 2000)")
+    add("--genes", type=_count, default=2000, metavar="N", help="variable genes kept (default 2000)")
     add(
         "--x-kind",
         default="auto",
         choices=["auto", "counts", "linear", "log1p"],
         help="what X holds (default: recognised)",
     )
-    add("--min-cells", type=int, default=10, metavar="N", help="fewest cells an arm needs (default 10)")
+    add("--min-cells", type=_count, default=10, metavar="N", help="fewest cells an arm needs (default 10)")
 
-# %% ../nbs/18_cli.ipynb #67c61bfc
+# %% ../nbs/18_cli.ipynb #c4510e57
 def add_fit_options(parser: argparse.ArgumentParser, out: str) -> None:
     "Options of `run` and `demo`: how the policy is fitted, and where results go."
     add = parser.add_argument
@@ -79,7 +86,7 @@ def add_fit_options(parser: argparse.ArgumentParser, out: str) -> None:
     )
     add(
         "--steps",
-        type=int,
+        type=_count,
         default=300_000,
         metavar="N",
         help="environment steps of all stages together (default 300000)",

@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['PSEUDOBULK', 'MOST', 'HEADLINE', 'MEANING', 'resample_weights', 'weighted_energy', 'weighted_wasserstein', 'interval',
-           'score_cells', 'Condition', 'test_condition', 'path_score', 'score_condition', 'ceiling', 'Report',
+           'score_cells', 'Condition', 'held_out_condition', 'path_score', 'score_condition', 'ceiling', 'Report',
            'evaluate', 'headline', 'verdict', 'report_figures', 'report_page']
 
-# %% ../nbs/17_evaluation.ipynb #53f3676b
+# %% ../nbs/17_evaluation.ipynb #7920452b
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 
 import anndata as ad
@@ -118,8 +119,8 @@ class Condition:
         kept = np.concatenate([np.arange(len(self.start)), len(self.start) + rows])
         return Condition(self.start, self.real[rows], self.z[kept], self.time[kept], self.genes)
 
-# %% ../nbs/17_evaluation.ipynb #943657f6
-def test_condition(task: Task, reference: Representation, group: str, perturbation: str) -> Condition:
+# %% ../nbs/17_evaluation.ipynb #34a53080
+def held_out_condition(task: Task, reference: Representation, group: str, perturbation: str) -> Condition:
     "The real side of one of the task's test conditions."
     start, real = task.cells(group, task.control, "start"), task.cells(group, perturbation, "truth")
     cells = np.concatenate([start, real])
@@ -193,7 +194,7 @@ class Report:
         figures = report_figures(self, history)
         return write_bytes(path, report_page(self, figures, asked or {}).encode())
 
-# %% ../nbs/17_evaluation.ipynb #30d4e32a
+# %% ../nbs/17_evaluation.ipynb #8dc2d5b5
 def evaluate(
     task: Task,
     cells: ad.AnnData
@@ -211,7 +212,7 @@ def evaluate(
     ]
     judge, rows = reference_space(task), []
     for g, p in task.test_conditions:
-        condition, scores = test_condition(task, judge, g, p), {}
+        condition, scores = held_out_condition(task, judge, g, p), {}
         for name, seed, guess in methods:
             if (name, seed) not in scores:
                 x, path = _predicted(task, judge, guess, g, p)
@@ -336,85 +337,75 @@ def report_figures(report: Report, history: pd.DataFrame | None = None, most: in
         pictures["training"] = png(plot_training(history, show=False).figure)
     return pictures
 
-# %% ../nbs/17_evaluation.ipynb #5088f6be
-def report_page(report: Report, pictures: Mapping[str, bytes], asked: Mapping[str, str]) -> str:
-    "The HTML of a report."
-    task = report.task
-    conditions = report.table[
-        report.table["method"].eq("policy")
-        & report.table["metric"].isin(["pearson_delta", "energy_distance"])
-    ]
-    conditions = conditions.drop(columns=["modality", "method"]).round(4)
-    figure = lambda *names: html_figures(
-        *[(pictures[name], name.replace("_", " ")) for name in names if name in pictures]
-    )
-    facts = {
-        "held out": _held_out(task),
-        "cells": f"{len(task.names)}, {task.is_train.sum()} of them in training",
-    }
-    facts |= {"genes": f"{len(task.genes)} variable in training cells", "X held": task.x_kind}
-    shown = len([name for name in pictures if name.startswith("cells")])
-    more = (
-        f"<p class=note>The first {shown} of {len(task.test_conditions)} held-out conditions.</p>"
-        if shown < len(task.test_conditions)
-        else ""
-    )
-    sections = {
-        "What was asked": [
-            _question(task),
-            html_table(pd.DataFrame({"": facts.keys(), " ": facts.values()})),
-        ],
-        "Where the cells went": [
-            _CELLS_NOTE,
-            more,
-            *[figure(f"cells_{i}", f"genes_{i}") for i in range(shown)],
-        ],
-        "Scores": [_SCORES_NOTE, html_table(headline(report)), figure("scores", "training")],
-        "By condition": [html_table(conditions)],
-        "Genes the policy moved most": [html_table(top_moved(task, report.cells, 10))],
-        "Settings": [html_table(pd.DataFrame({"option": asked.keys(), "value": asked.values()}))]
-        if asked
-        else [],
-        "What to know about the data": [f"<ul>{''.join(f'<li>{note}</li>' for note in _notes(task))}</ul>"],
-    }
-    return html_page(
-        "Simulated against real perturbed cells",
-        verdict(report),
-        {name: pieces for name, pieces in sections.items() if pieces},
-    )
-
-# %% ../nbs/17_evaluation.ipynb #b2c5ffb7
-_CELLS_NOTE = """<p class=note>Grey: control cells the simulation starts from. Orange: real perturbed cells, never
-seen in training. Blue: the same control cells after the policy moved them; arrows are their trajectories.</p>"""
-_SCORES_NOTE = """<p class=note>Means over held-out conditions. <b>No change</b> and <b>control + mean shift</b> are the
-nulls: predictions that cost nothing. The <b>ceiling</b> is what one half of the real cells scores as a prediction
-of the other half (small halves make distances look larger than they are). In the figure, 0 is the better null and
-1 the ceiling; scores whose ceiling is no better than the null cannot tell methods apart here and are left out of it.</p>"""
-
-# %% ../nbs/17_evaluation.ipynb #b5faf21a
-def _question(task: Task) -> str:
-    "The question in a sentence, as HTML."
-    import html
-
+# %% ../nbs/17_evaluation.ipynb #f060285b
+def _asked(task: Task) -> list[str]:
+    "The question in a sentence, and the facts of the task."
     perturbations = sorted({p for _, p in task.test_conditions})
     named = ", ".join(perturbations[:6]) + (
         f" and {len(perturbations) - 6} more" if len(perturbations) > 6 else ""
     )
+    held = [f"group {task.hold_out}"] if task.hold_out else []
+    held += [f"perturbation {task.hold_out_perturbation}"] if task.hold_out_perturbation else []
+    facts = {
+        "held out": ", ".join(held) or "a random half of the cells of every condition",
+        "cells": f"{len(task.names)}, {task.is_train.sum()} of them in training",
+        "genes": f"{len(task.genes)}, variable in training cells",
+        "X held": task.x_kind,
+    }
     where = f" in {task.hold_out}" if task.hold_out else ""
-    return f"<p>What does <b>{html.escape(named)}</b> do to cells{html.escape(where)}? Simulated from their control cells.</p>"
+    question = (
+        f"What does <b>{escape(named)}</b> do to cells{escape(where)}? Simulated from their control cells."
+    )
+    return [f"<p>{question}</p>", html_table(pd.DataFrame({"": facts.keys(), " ": facts.values()}))]
 
-# %% ../nbs/17_evaluation.ipynb #396c839e
-def _held_out(task: Task) -> str:
-    "What is held out, in words."
-    named = [f"group {task.hold_out}"] if task.hold_out else []
-    named += [f"perturbation {task.hold_out_perturbation}"] if task.hold_out_perturbation else []
-    return ", ".join(named) or "a random half of the cells of every condition"
+# %% ../nbs/17_evaluation.ipynb #8b93f436
+def _went(task: Task, pictures: Mapping[str, bytes]) -> list[str]:
+    "Figures of cells and genes, condition by condition."
+    shown = [name for name in pictures if name.startswith("cells")]
+    pieces = [
+        "<p class=note>Grey: control cells the simulation starts from. Orange: real perturbed cells, never seen in training. "
+        "Blue: the same control cells after the policy moved them; arrows are their trajectories.</p>"
+    ]
+    if len(shown) < len(task.test_conditions):
+        pieces.append(
+            f"<p class=note>The first {len(shown)} of {len(task.test_conditions)} held-out conditions.</p>"
+        )
+    return pieces + [_figures(pictures, name, name.replace("cells", "genes")) for name in shown]
 
-# %% ../nbs/17_evaluation.ipynb #c1e3ffab
+# %% ../nbs/17_evaluation.ipynb #83ff9859
+def _figures(pictures: Mapping[str, bytes], *names: str) -> str:
+    "Some of the pictures, side by side."
+    return html_figures(*[(pictures[name], name.replace("_", " ")) for name in names if name in pictures])
+
+# %% ../nbs/17_evaluation.ipynb #5218a159
+_SCORES_NOTE = """<p class=note>Means over held-out conditions. <b>No change</b> and <b>control + mean shift</b> are the
+nulls: predictions that cost nothing. The <b>ceiling</b> is what one half of the real cells scores as a prediction of the
+other half (small halves make distances look larger than they are). In the figure, 0 is the better null and 1 the ceiling;
+scores whose ceiling is no better than the null cannot tell methods apart on these cells and are left out of it.</p>"""
+
+# %% ../nbs/17_evaluation.ipynb #dcab23d2
 def _notes(task: Task) -> list[str]:
-    "The task's notes and what holds for every report, escaped."
-    import html
-
-    clouds = f"Distances between clouds use at most {MOST} cells each; intervals are 95 %, bootstrapped over cells."
+    "A list of what holds for the data and for every report."
     order = "measured time" if task.time is not None else "diffusion pseudotime from the control medoid"
-    return [html.escape(note) for note in [*task.notes, clouds, f"Real paths follow {order}."]]
+    notes = [
+        *task.notes,
+        f"Distances between clouds use at most {MOST} cells each; intervals are 95 %, bootstrapped over cells.",
+        f"Real paths follow {order}.",
+    ]
+    return [f"<ul>{''.join(f'<li>{escape(note)}</li>' for note in notes)}</ul>"]
+
+# %% ../nbs/17_evaluation.ipynb #09287c6d
+def report_page(report: Report, pictures: Mapping[str, bytes], asked: Mapping[str, str]) -> str:
+    "The HTML of a report; `asked` lists the settings of the run."
+    conditions = report.table.query("method == 'policy' and metric in ['pearson_delta', 'energy_distance']")
+    sections = {
+        "What was asked": _asked(report.task),
+        "Where the cells went": _went(report.task, pictures),
+        "Scores": [_SCORES_NOTE, html_table(headline(report)), _figures(pictures, "scores", "training")],
+        "By condition": [html_table(conditions.drop(columns=["modality", "method"]))],
+        "Genes the policy moved most": [html_table(top_moved(report.task, report.cells, 10))],
+        "What to know about the data": _notes(report.task),
+    }
+    if asked:
+        sections["Settings"] = [html_table(pd.DataFrame({"option": asked.keys(), "value": asked.values()}))]
+    return html_page("Simulated against real perturbed cells", verdict(report), sections)

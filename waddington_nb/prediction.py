@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Setting', 'make_setting', 'make_world', 'Model', 'fit']
 
-# %% ../nbs/14_prediction.ipynb #b5306fb3
+# %% ../nbs/14_prediction.ipynb #a1325fa7
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ import torch
 from waddington_nb.baselines import (
     Field, Moves, as_prediction, choose_strength, cross_fitted_goals, field_for, training_moves,
 )  # fmt: skip
-from .core import DataError
+from .core import DataError, single_thread
 from .representations import Representation, fit_representation, nonnegative
 from .tasks import Task
 from .trajectories import reference_space
@@ -45,12 +45,12 @@ class Setting:
         centre = np.mean([m.control.mean(axis=0) for m in self.moves], axis=0, keepdims=True)
         return self.field(perturbation)(centre)[0] / (self.horizon * self.reach)
 
-# %% ../nbs/14_prediction.ipynb #0514375a
+# %% ../nbs/14_prediction.ipynb #da7a5e81
 def make_setting(moves: list[Moves], strength: float, horizon: int = 5) -> Setting:
-    "Sizes taken from training moves: a step may reach twice as far as nearly all of them would need."
-    longest = np.quantile(np.abs(np.concatenate([m.move for m in moves])), 0.99, axis=0)
+    "Sizes taken from training cells: a step may reach twice as far as nearly all suggestions would need."
+    suggested = np.concatenate([field_for(m.perturbation, moves, strength)(m.control) for m in moves])
     spread = np.concatenate([m.control for m in moves]).std(axis=0)
-    reach = 2 * (longest + 0.1 * spread) / horizon
+    reach = 2 * (np.quantile(np.abs(suggested), 0.99, axis=0) + 0.1 * spread) / horizon
     return Setting(
         horizon, float(np.sqrt(np.square(spread).mean())), reach.astype(np.float32), moves, strength
     )
@@ -69,7 +69,7 @@ def make_world(task: Task, setting: Setting, device: str = "cpu") -> TransportWo
         horizon=setting.horizon,
     )
 
-# %% ../nbs/14_prediction.ipynb #cc737f18
+# %% ../nbs/14_prediction.ipynb #6c9fc191
 @dataclass(frozen=True)
 class Model:
     "A trained agent with what it takes to apply it; `history` has one row per training iteration."
@@ -97,6 +97,7 @@ class Model:
             path.append(at)
         return torch.stack(path, dim=1).cpu().numpy()
 
+    @single_thread()
     def simulate(self, task: Task) -> ad.AnnData:
         """Predicted cells of the task's held-out conditions, one row per start cell and perturbation.
 
@@ -114,7 +115,8 @@ class Model:
         cells.obsm["waddington_path"] = np.concatenate(paths)
         return cells
 
-# %% ../nbs/14_prediction.ipynb #534591e4
+# %% ../nbs/14_prediction.ipynb #2e0f654b
+@single_thread()
 def fit(
     task: Task,
     stages: Sequence[Stage] = (TRPO(), PPO()),

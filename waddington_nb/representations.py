@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Representation', 'fit_pca', 'check_n_latent', 'fit_autoencoder', 'nonnegative', 'fit_representation']
 
-# %% ../nbs/03_representations.ipynb #80721549
+# %% ../nbs/03_representations.ipynb #250814e2
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from .core import DataError
+from .core import DataError, single_thread
 
 # %% ../nbs/03_representations.ipynb #9e7e7b43
 @dataclass(frozen=True)
@@ -58,7 +58,8 @@ def check_n_latent(n_latent: int) -> None:
     if n_latent < 1:
         raise DataError(f"n_latent is {n_latent}, but a latent space needs at least 1 dimension (--latent)")
 
-# %% ../nbs/03_representations.ipynb #370b3417
+# %% ../nbs/03_representations.ipynb #1b67c541
+@single_thread()
 def fit_autoencoder(
     x: np.ndarray,  # training cells × genes
     n_latent: int = 16,  # width of the bottleneck

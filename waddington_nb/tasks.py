@@ -252,7 +252,7 @@ def _time(obs: pd.DataFrame, time_key: str | None) -> np.ndarray | None:
         )
     return time
 
-# %% ../nbs/01_tasks.ipynb #977f1995
+# %% ../nbs/01_tasks.ipynb #83b1d228
 class Task:
     """A perturbation question over single cells, validated and split; the AnnData given is not changed.
 
@@ -302,6 +302,10 @@ class Task:
         _require_labels([perturbation], done, where, "perturbation")
         adata = adata.to_memory() if adata.isbacked else adata
         keep, self.notes = usable_cells(adata.X, done, group, perturbation and [perturbation, self.control])
+        if not keep.any():
+            raise DataError(
+                "X holds no expression in any labelled cell; give counts or log-normalised values"
+            )
         self.obs = adata.obs.loc[keep].copy()
         self.names, self.perturbation, self.group = self.obs.index.to_numpy(str), done[keep], group[keep]
         self.time = _time(self.obs, self.time_key)

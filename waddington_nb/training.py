@@ -6,7 +6,7 @@
 __all__ = ['Stage', 'STAGES', 'Agent', 'TRPO', 'PPO', 'set_learning_rate', 'fit_value', 'plan', 'save_checkpoint',
            'load_checkpoint', 'train', 'clone_suggestion']
 
-# %% ../nbs/10_training.ipynb #c1f8fc16
+# %% ../nbs/10_training.ipynb #42584137
 import json
 import math
 import struct
@@ -23,7 +23,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from .core import DataError, write_bytes
+from .core import DataError, single_thread, write_bytes
 from .policies import Policy, Value, entropy
 from .ppo import ppo_epochs
 from .rollouts import Batch, collect
@@ -176,7 +176,8 @@ def load_checkpoint(path: Path, agent: Agent, generator: torch.Generator, identi
     agent.load(tensors)
     return history
 
-# %% ../nbs/10_training.ipynb #49af1045
+# %% ../nbs/10_training.ipynb #ff697aa3
+@single_thread()
 def train(
     world: World,
     agent: Agent,  # trained in place

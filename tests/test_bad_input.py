@@ -1,0 +1,153 @@
+"""Bad input gets one clear line and exit code 2, and nothing is written."""
+
+import json
+
+import anndata as ad
+import numpy as np
+import pytest
+from conftest import arguments, made_up
+from scipy import sparse
+
+KEYS = ["--perturbation-key", "perturbation", "--control", "control"]
+
+
+def refused(waddington, out, said, *args):
+    code, stderr = waddington(*args, "--out", out)
+    assert code == 2, stderr
+    assert stderr.count("\n") == 0 and stderr.startswith("waddington: ") and said in stderr, stderr
+    assert not out.exists() or not any(out.iterdir())
+
+
+@pytest.mark.parametrize(
+    "said, options",
+    [
+        ("did you mean 'perturbation'", ["--perturbation-key", "pertubation", "--control", "control"]),
+        (
+            "control 'ctrl' is not in obs['perturbation']",
+            ["--perturbation-key", "perturbation", "--control", "ctrl"],
+        ),
+        ("did you mean 'cell_type'", [*KEYS, "--group-key", "celltype", "--hold-out", "NK"]),
+        ("hold_out 'nk' is not in", [*KEYS, "--group-key", "cell_type", "--hold-out", "nk"]),
+        ("add group_key", [*KEYS, "--hold-out", "NK"]),
+        ("'IFNG' is not in the perturbed cells", [*KEYS, "--hold-out-perturbation", "IFNG"]),
+        ("nothing is left to learn from", [*KEYS, "--hold-out-perturbation", "IFNB"]),
+        ("perturbation 'IFNG' is not in", [*KEYS, "--perturbation", "IFNG"]),
+        ("no perturbed cells", [*KEYS, "--perturbation", "control"]),
+        ("41 needed", [*KEYS, "--group-key", "cell_type", "--hold-out", "NK", "--min-cells", "41"]),
+        ("time_key 'hours' is not a column", [*KEYS, "--time-key", "hours"]),
+        ("not numbers", [*KEYS, "--time-key", "cell_type"]),
+        ("x_kind is 'log1p' but X looks like counts", [*KEYS, "--x-kind", "log1p"]),
+        ("at least 1 dimension", [*KEYS, "--latent", "0"]),
+        ("--perturbation-key", ["--control", "control"]),
+        ("invalid choice", [*KEYS, "--stages", "sac"]),
+        ("device 'abacus' is not available", [*KEYS, "--device", "abacus"]),
+        ("argument --steps: '0' is not a whole number", [*KEYS, "--steps", "0"]),
+    ],
+)
+def test_options(waddington, cells_file, tmp_path, said, options):
+    refused(waddington, tmp_path / "out", said, "run", cells_file, *options)
+
+
+@pytest.mark.parametrize(
+    "said, damage",
+    [
+        ("NaN or infinite", lambda a: a.X.__setitem__((3, 4), np.nan)),
+        ("NaN or infinite", lambda a: a.X.__setitem__((3, 4), np.inf)),
+        ("negative values", lambda a: a.X.__setitem__((3, 4), -1)),
+        ("obs_names are not unique", lambda a: setattr(a, "obs_names", ["cell"] * a.n_obs)),
+        ("var_names are not unique", lambda a: setattr(a, "var_names", ["gene"] * a.n_vars)),
+        ("no perturbed cells", lambda a: a.obs.__setitem__("perturbation", "control")),
+        ("is all there is", lambda a: a.obs.__setitem__("cell_type", "NK")),
+        ("no expression in any", lambda a: a.X.__setitem__(slice(None), 0)),
+    ],
+)
+def test_cells(waddington, cells, tmp_path, said, damage):
+    damage(cells)
+    cells.write_h5ad(tmp_path / "bad.h5ad")
+    options = [*KEYS, "--group-key", "cell_type", "--hold-out", "NK"]
+    refused(waddington, tmp_path / "out", said, "run", tmp_path / "bad.h5ad", *options)
+
+
+def test_files(waddington, cells_file, tmp_path):
+    whole = cells_file.read_bytes()
+    for name, content, said in [
+        ("text.h5ad", b"gene,cell\n1,2\n", "not an HDF5 file"),
+        ("empty.h5ad", b"", "not an HDF5 file"),
+        ("half.h5ad", whole[: len(whole) // 2], "truncated"),
+        ("most.h5ad", whole[:-200], "cannot read"),
+    ]:
+        (tmp_path / name).write_bytes(content)
+        refused(waddington, tmp_path / "out", said, "run", tmp_path / name, *KEYS)
+    refused(waddington, tmp_path / "out", "no file", "run", tmp_path / "nowhere.h5ad", *KEYS)
+
+
+def test_modality_is_named(waddington, tmp_path, cells):
+    import mudata
+
+    mudata.MuData({"prot": cells}).write_h5mu(tmp_path / "x.h5mu")
+    refused(waddington, tmp_path / "out", "no modality 'rna'", "run", tmp_path / "x.h5mu", *KEYS)
+
+
+@pytest.mark.parametrize("layout", ["csr", "csc", "dense", "float64", "int32"])
+def test_layouts_that_must_work(tmp_path, cells, layout):
+    from waddington_nb import Task, read
+
+    reference = Task(cells.copy(), group_key="cell_type", hold_out="NK").x
+    convert = {"csr": sparse.csr_matrix, "csc": sparse.csc_matrix, "dense": np.asarray}
+    cells.X = convert[layout](cells.X) if layout in convert else cells.X.astype(layout)
+    cells.write_h5ad(tmp_path / "x.h5ad")
+    assert (Task(read(tmp_path / "x.h5ad"), group_key="cell_type", hold_out="NK").x == reference).all()
+
+
+@pytest.mark.parametrize(
+    "control, relabel",
+    [
+        ("False", {"control": False, "IFNB": True}),
+        ("0", {"control": 0, "IFNB": 24}),
+        ("0", {"control": 0.0, "IFNB": 6.0}),
+    ],
+)
+def test_labels_that_must_work(waddington, tmp_path, cells, control, relabel):
+    cells.obs["perturbation"] = cells.obs["perturbation"].map(relabel)
+    cells.obs["cell_type"] = cells.obs["cell_type"].astype("category").cat.add_categories("unused")
+    cells.X[5] = 0  # a cell without counts is left out
+    cells.X[:, 7] = 0  # so is a gene
+    cells.write_h5ad(tmp_path / "x.h5ad")
+    arguments_ = arguments(tmp_path / "x.h5ad", tmp_path / "out")
+    arguments_[arguments_.index("--control") + 1] = control
+    assert waddington(*arguments_)[0] == 0
+    predicted = ad.read_h5ad(tmp_path / "out" / "predicted.h5ad")
+    assert "gene7" not in predicted.var_names and set(predicted.obs["cell_type"]) == {"NK"}
+    assert "1 cells without any expression were left out" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_one_latent_dimension_works(waddington, cells_file, tmp_path):
+    options = arguments(cells_file, tmp_path / "out")
+    options[options.index("--latent") + 1] = "1"
+    assert waddington(*options)[0] == 0
+
+
+def test_output_folders(waddington, cells_file, tmp_path):
+    out = tmp_path / "out"
+    assert waddington(*arguments(cells_file, out))[0] == 0
+    before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
+    code, said = waddington(*arguments(cells_file, out, "--seed", 5))
+    assert code == 2 and "seed was 0, now 5" in said
+    made_up(seed=8).write_h5ad(tmp_path / "other.h5ad")
+    code, said = waddington(*arguments(tmp_path / "other.h5ad", out))
+    assert code == 2 and "cells was" in said
+    assert before == {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
+
+    (tmp_path / "taken").write_text("mine")
+    code, said = waddington(*arguments(cells_file, tmp_path / "taken"))
+    assert code == 2 and "is a file" in said
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "report.html").write_text("mine")
+    code, said = waddington(*arguments(cells_file, tmp_path / "notes"))
+    assert (
+        code == 2 and "something else" in said and (tmp_path / "notes" / "report.html").read_text() == "mine"
+    )
+    code, said = waddington(*arguments(cells_file, "/proc/out"))
+    assert code == 2 and "cannot write" in said
+    config = json.loads((out / "config.json").read_text())
+    assert config["seed"] == 0 and config["hold_out"] == "NK"

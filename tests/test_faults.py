@@ -1,0 +1,115 @@
+"""A run that is killed goes on to the same bytes; a disk that fills leaves nothing half-written."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import arguments
+from safetensors import safe_open
+from safetensors.numpy import load_file
+
+COMMAND = [sys.executable, "-c", "import sys; from waddington_nb.cli import main; sys.exit(main())"]
+SAME = ("metrics.csv", "policy.safetensors", "predicted.h5ad", "trajectories.h5ad")
+
+
+def start(*options, **more) -> subprocess.Popen:
+    return subprocess.Popen(
+        [*COMMAND, *options], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **more
+    )
+
+
+def results(out) -> dict[str, bytes]:
+    return {name: (out / name).read_bytes() for name in SAME}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    "An uninterrupted run, twice."
+    from conftest import made_up
+
+    folder = tmp_path_factory.mktemp("whole")
+    made_up().write_h5ad(folder / "cells.h5ad")
+    runs = [folder / "one", folder / "two"]
+    for out in runs:
+        process = start(*long_arguments(folder / "cells.h5ad", out))
+        assert process.wait(300) == 0, process.stderr.read()
+    return folder / "cells.h5ad", *runs
+
+
+def long_arguments(cells, out, *more):
+    options = arguments(cells, out, *more)
+    options[options.index("--steps") + 1] = "400000"
+    return options
+
+
+def test_same_seed_same_bytes(whole):
+    _, one, two = whole
+    assert results(one) == results(two)
+
+
+@pytest.mark.parametrize("stage", ["trpo", "ppo"])
+def test_killed_and_resumed(whole, tmp_path, stage):
+    cells, one, _ = whole
+    checkpoint = tmp_path / "out" / "checkpoint.safetensors"
+    process = start(*long_arguments(cells, tmp_path / "out"))
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not _has_reached(checkpoint, stage):
+        time.sleep(0.02)
+    assert process.poll() is None, "the run was over before it could be killed"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert sorted(p.name for p in (tmp_path / "out").iterdir() if not p.name.startswith(".")) == [
+        checkpoint.name
+    ]
+
+    again = start(*long_arguments(cells, tmp_path / "out"))
+    assert again.wait(60) == 2 and "add --resume" in again.stderr.read()
+    resumed = start(*long_arguments(cells, tmp_path / "out", "--resume"))
+    assert resumed.wait(300) == 0, resumed.stderr.read()
+    assert results(tmp_path / "out") == results(one)
+    assert not checkpoint.exists()
+
+
+def _has_reached(checkpoint, stage: str) -> bool:
+    if not checkpoint.exists():
+        return False
+    with safe_open(checkpoint, "np") as file:
+        return f'"stage": "{stage}"' in file.metadata()["history"]
+
+
+def test_damaged_checkpoint_is_refused(whole, tmp_path):
+    cells, _, _ = whole
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "checkpoint.safetensors").write_bytes(b"half a checkpoint")
+    process = start(*long_arguments(cells, out, "--resume"))
+    assert process.wait(60) == 2 and "is damaged" in process.stderr.read()
+
+
+def test_full_disk(whole, tmp_path):
+    "A limit on the size of files stands in for a full disk: writes beyond it fail in the same way."
+    cells, one, _ = whole
+    largest = sorted(p.stat().st_size for p in one.rglob("*") if p.is_file())[-1]
+
+    def limit():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest // 2, largest // 2))
+
+    options = arguments(cells, tmp_path / "out")
+    process = start(*options, preexec_fn=limit)
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 2, said
+    assert "cannot write" in said.splitlines()[-1]
+    left = [p.name for p in (tmp_path / "out").rglob("*") if p.is_file()]
+    assert left in ([], ["checkpoint.safetensors"])
+
+
+def test_weights_are_readable_by_anyone(whole):
+    _, one, _ = whole
+    weights = load_file(one / "policy.safetensors")
+    assert {"policy.skip.weight", "policy.log_std", "value.network.0.weight"} <= set(weights)
+    assert os.path.getsize(one / "policy.safetensors") > 1000

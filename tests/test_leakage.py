@@ -1,0 +1,51 @@
+"""Held-out perturbed cells are the truth: nothing fitted may depend on them."""
+
+import numpy as np
+import pytest
+
+import waddington_nb as wd
+from waddington_nb.baselines import mean_shift, transport_ridge
+
+STAGES = [wd.TRPO(steps=6000), wd.PPO(steps=6000)]
+
+
+def spoiled(cells, hidden):
+    "The same study with noise where the truth was."
+    other = cells.copy()
+    rows = np.flatnonzero(hidden)
+    other.X[rows] = np.random.default_rng(1).poisson(30.0, size=(len(rows), other.n_vars))
+    return other
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"group_key": "cell_type", "hold_out": "NK"}, {"group_key": "cell_type"}],
+    ids=["group", "cells"],
+)
+@pytest.mark.parametrize("representation", ["pca", "autoencoder"])
+def test_truth_changes_nothing_fitted(cells, options, representation):
+    options |= {"n_genes": 30}
+    task = wd.Task(cells, **options)
+    other = wd.Task(spoiled(cells, task.is_truth), **options)
+    assert (task.x[task.is_truth] != other.x[other.is_truth]).any()
+    assert (task.genes == other.genes).all()
+    models = [wd.fit(t, STAGES, seed=0, n_latent=6, representation=representation) for t in (task, other)]
+    pairs = zip(*(m.agent.tensors().values() for m in models), strict=True)
+    assert all((a == b).all() for a, b in pairs)
+    assert (models[0].simulate(task).X == models[1].simulate(other).X).all()
+    for baseline in (mean_shift, transport_ridge):
+        assert (baseline(task).X == baseline(other).X).all()
+
+
+def test_scores_do_depend_on_the_truth(cells):
+    task = wd.Task(cells, group_key="cell_type", hold_out="NK")
+    other = wd.Task(spoiled(cells, task.is_truth), group_key="cell_type", hold_out="NK")
+    scores = [wd.evaluate(t, mean_shift(t), times=0).summary()["value"].to_numpy() for t in (task, other)]
+    assert (scores[0] != scores[1]).mean() > 0.9
+
+
+def test_the_users_object_is_not_changed(cells):
+    before = cells.copy()
+    task = wd.Task(cells, group_key="cell_type", hold_out="NK")
+    wd.fit(task, STAGES, seed=0, n_latent=6).simulate(task)
+    assert (cells.X == before.X).all() and cells.obs.equals(before.obs) and not cells.uns and not cells.obsm
