@@ -1,4 +1,5 @@
-"""Render the pages without Quarto into _docs, and check that every notebook has its page, figures and working links."""
+"""Render the pages into _docs (Quarto, where it is wanted, does the same from `nbdev_docs`), and check that every
+notebook has its page, with its figures and working links."""
 
 import re
 import shutil
@@ -13,10 +14,10 @@ root = Path(__file__).resolve().parent.parent
 shutil.rmtree(root / "_docs", ignore_errors=True)
 proc_nbs(n_workers=0, force=True)
 subprocess.run([Path(sys.executable).with_name("smalldocs"), "render", "_proc"], cwd=root, check=True)
+shutil.move(root / "_proc" / "_docs", root / "_docs")
 pages = {p.relative_to(root / "_docs") for p in (root / "_docs").rglob("*.html")}
 for notebook in sorted((root / "nbs").rglob("*.ipynb")):
     page = notebook.relative_to(root / "nbs").with_suffix(".html")
-    page = page.with_name(re.sub(r"^\d+_", "", page.name))
     if page not in pages:
         sys.exit(
             f"no page for {notebook.relative_to(root)}: looked for {page} among {sorted(map(str, pages))}"

@@ -176,7 +176,7 @@ def load_checkpoint(path: Path, agent: Agent, generator: torch.Generator, identi
     agent.load(tensors)
     return history
 
-# %% ../nbs/10_training.ipynb #ff697aa3
+# %% ../nbs/10_training.ipynb #c4721490
 @single_thread()
 def train(
     world: World,
@@ -200,19 +200,22 @@ def train(
     if checkpoint is not None and checkpoint.exists():
         history = load_checkpoint(checkpoint, agent, generator, identity)
     iterations, saved = plan(stages, schedule, cells * world.horizon), time.monotonic()
-    bar = tqdm(total=len(iterations), initial=len(history), disable=not progress, unit="iteration")
-    for now in iterations[len(history) :]:
-        began = time.monotonic()
-        batch = collect(world, agent.policy, agent.value, cells, world.horizon, generator, gamma, lam)
-        kl = [stage.update(agent, batch, generator) for stage in now][-1]
-        done = (history[-1]["steps"] if history else 0) + len(batch)
-        history.append(_row(now, batch, kl, agent, done) | {"seconds": time.monotonic() - began})
-        bar.set_description(f"{history[-1]['stage']} return {batch.mean_return:.3f} KL {kl:.4f}")
-        bar.update()
-        if checkpoint is not None and (time.monotonic() - saved > every or len(history) == len(iterations)):
-            save_checkpoint(checkpoint, agent, generator, history, identity)
-            saved = time.monotonic()
-    bar.close()
+    with tqdm(total=len(iterations), initial=len(history), disable=not progress, unit="iteration") as bar:
+        for now in iterations[len(history) :]:
+            began = time.monotonic()
+            batch = collect(world, agent.policy, agent.value, cells, world.horizon, generator, gamma, lam)
+            kl = [stage.update(agent, batch, generator) for stage in now][-1]
+            done = (history[-1]["steps"] if history else 0) + len(batch)
+            history.append(_row(now, batch, kl, agent, done) | {"seconds": time.monotonic() - began})
+            bar.set_description(
+                f"{history[-1]['stage']} return {batch.mean_return:.3f} KL {kl:.4f}", refresh=False
+            )
+            bar.update()
+            if checkpoint is not None and (
+                time.monotonic() - saved > every or len(history) == len(iterations)
+            ):
+                save_checkpoint(checkpoint, agent, generator, history, identity)
+                saved = time.monotonic()
     return pd.DataFrame(history)
 
 # %% ../nbs/10_training.ipynb #0fb3325c
