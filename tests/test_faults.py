@@ -108,6 +108,19 @@ def test_full_disk(whole, tmp_path):
     assert left in ([], ["checkpoint.safetensors"])
 
 
+def test_one_line_on_stderr_in_a_process_of_its_own(whole, tmp_path):
+    "Libraries warn about what we refuse; the user reads the refusal only."
+    import anndata as ad
+
+    cells = ad.read_h5ad(whole[0])
+    cells.obs_names = ["cell"] * cells.n_obs
+    cells.write_h5ad(tmp_path / "twice.h5ad")
+    process = start(*arguments(tmp_path / "twice.h5ad", tmp_path / "out"))
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 2 and len(said.splitlines()) == 1 and "not unique" in said
+    assert not (tmp_path / "out").exists()
+
+
 def test_weights_are_readable_by_anyone(whole):
     _, one, _ = whole
     weights = load_file(one / "policy.safetensors")

@@ -6,13 +6,14 @@
 __all__ = ['OUTPUTS', 'CHECKPOINT', 'COMMANDS', 'add_run_options', 'add_fit_options', 'parser', 'fingerprint', 'identity',
            'claim', 'make_stages', 'pick_device', 'trajectories', 'execute', 'run', 'demo', 'datasets', 'main']
 
-# %% ../nbs/18_cli.ipynb #9cebb9fa
+# %% ../nbs/18_cli.ipynb #60944272
 import argparse
 import hashlib
 import json
 import os
 import shutil
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -314,10 +315,12 @@ def datasets(options: argparse.Namespace) -> None:
 # %% ../nbs/18_cli.ipynb #fdb7c4f0
 COMMANDS = {"run": run, "demo": demo, "datasets": datasets}
 
-# %% ../nbs/18_cli.ipynb #55508bf9
+# %% ../nbs/18_cli.ipynb #9d251189
 def main(arguments: Sequence[str] | None = None) -> int:
     "The `waddington` command. Exit code 0: done, 1: the run failed, 2: unusable arguments or data."
     debug = "--debug" in (sys.argv if arguments is None else arguments)
+    if not debug:
+        warnings.simplefilter("ignore")  # stderr is for progress and for one line of refusal
     try:
         options = parser().parse_args(arguments)
         COMMANDS[options.command](options)

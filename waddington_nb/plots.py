@@ -46,7 +46,7 @@ def plane(start: np.ndarray, real: np.ndarray) -> np.ndarray:
     up = np.linalg.svd(rest, full_matrices=False)[2][0] if len(across) > 1 else np.zeros_like(across)
     return np.stack([across, up], axis=1)
 
-# %% ../nbs/16_plots.ipynb #9aa6913c
+# %% ../nbs/16_plots.ipynb #79e95402
 def plot_cells(
     start: np.ndarray,  # control cells × d
     real: np.ndarray,  # real perturbed cells × d
@@ -72,7 +72,7 @@ def plot_cells(
             "",
             line[-1],
             line[-2],
-            arrowprops={"arrowstyle": "-|>", "color": COLOURS["simulated"], "lw": 0.6, "alpha": 0.7},
+            arrowprops={"arrowstyle": "-|>", "color": COLOURS["simulated"], "lw": 0.8, "alpha": 0.9},
         )
     ax.set(
         title=title,
@@ -165,27 +165,27 @@ def png(figure: Figure, dpi: int = 110) -> bytes:
     plt.close(figure)
     return buffer.getvalue()
 
-# %% ../nbs/16_plots.ipynb #49e2c701
-def html_table(table: pd.DataFrame, bold: Sequence[bool] | None = None) -> str:
-    "A data frame as an HTML table: numbers with three significant digits, `bold` rows set off."
+# %% ../nbs/16_plots.ipynb #eaf566ec
+def html_table(table: pd.DataFrame) -> str:
+    "A data frame as an HTML table, numbers with three significant digits."
     cell = lambda v: (
         f"<td class=n>{v:.3g}</td>" if isinstance(v, float) else f"<td>{html.escape(str(v))}</td>"
     )
-    head = "".join(f"<th>{html.escape(str(c))}</th>" for c in table.columns)
-    bold = bold if bold is not None else [False] * len(table)
-    body = "".join(
-        f"<tr{' class=b' if b else ''}>{''.join(map(cell, row))}</tr>"
-        for b, row in zip(bold, table.itertuples(index=False), strict=True)
+    numeric = [pd.api.types.is_float_dtype(kind) for kind in table.dtypes]
+    head = "".join(
+        f"<th{' class=n' if n else ''}>{html.escape(str(c))}</th>"
+        for c, n in zip(table.columns, numeric, strict=True)
     )
+    body = "".join(f"<tr>{''.join(map(cell, row))}</tr>" for row in table.itertuples(index=False))
     return f"<div class=scroll><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
 
-# %% ../nbs/16_plots.ipynb #a9292e5c
+# %% ../nbs/16_plots.ipynb #1f9c8d0e
 STYLE = """
 body{font:16px/1.55 system-ui,sans-serif;color:#1f2933;max-width:1040px;margin:2.2em auto;padding:0 1.2em}
 h1{font-size:1.7em;margin:.2em 0}h2{font-size:1.2em;margin:2em 0 .4em;border-bottom:1px solid #d9e0e6;padding-bottom:.2em}
 .lead{font-size:1.1em;color:#3e4c59}.scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.86em;margin:.8em 0}
 th{text-align:left;color:#52606d;border-bottom:2px solid #cbd2d9}th,td{padding:.28em .8em .28em 0;vertical-align:top}
-td{border-bottom:1px solid #edf1f4}.n{text-align:right;font-variant-numeric:tabular-nums}tr.b td{font-weight:600;background:#eef5fc}
+td{border-bottom:1px solid #edf1f4}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}
 img{max-width:100%;display:block;margin:.6em 0}.figures{display:flex;flex-wrap:wrap;gap:1em;align-items:flex-start}.figures img{max-width:calc(50% - .5em)}
 .note{color:#52606d;font-size:.9em}li{margin:.2em 0}@media(max-width:700px){.figures img{max-width:100%}}
 """
