@@ -68,10 +68,13 @@ def test_killed_and_resumed(whole, tmp_path, stage):
 
     again = start(*long_arguments(cells, tmp_path / "out"))
     assert again.wait(60) == 2 and "add --resume" in again.stderr.read()
+    (tmp_path / "out" / "metrics.csv").write_text("as if killed while results were put in place")
     resumed = start(*long_arguments(cells, tmp_path / "out", "--resume"))
     assert resumed.wait(300) == 0, resumed.stderr.read()
     assert results(tmp_path / "out") == results(one)
-    assert not checkpoint.exists()
+    assert not checkpoint.exists() and not list((tmp_path / "out").glob(".*"))
+    complete = start(*long_arguments(cells, tmp_path / "out", "--resume"))
+    assert complete.wait(60) == 0 and results(tmp_path / "out") == results(one)
 
 
 def _has_reached(checkpoint, stage: str) -> bool:

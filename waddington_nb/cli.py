@@ -156,20 +156,23 @@ OUTPUTS = (
 )
 CHECKPOINT = "checkpoint.safetensors"
 
-# %% ../nbs/18_cli.ipynb #31613190
-def claim(out: Path, what: dict, resume: bool) -> None:
-    "Make sure that `out` can be written and holds nothing that this run would destroy. Raises `DataError`."
+# %% ../nbs/18_cli.ipynb #d02280e6
+def claim(out: Path, what: dict, resume: bool) -> bool:
+    "Make sure that `out` can be written and holds nothing that this run would destroy; True if this very run is complete there."
     if out.exists() and not out.is_dir():
         raise DataError(f"{out} is a file; choose another --out")
-    config, unfinished = out / "config.json", (out / CHECKPOINT).exists()
+    config, there = out / "config.json", {name for name in OUTPUTS if (out / name).exists()}
     if config.is_file():
         _same_run(out, config, what)
-    elif unfinished and not resume:
-        raise DataError(f"{out} holds an unfinished run; add --resume to go on, or choose another --out")
-    elif any((out / name).exists() for name in OUTPUTS):
+    elif (out / CHECKPOINT).exists():
+        if not resume:
+            raise DataError(f"{out} holds an unfinished run; add --resume to go on, or choose another --out")
+    elif there:
         raise DataError(f"{out} holds results of something else; choose another --out")
     write_bytes(out / ".writable", b"")
-    (out / ".writable").unlink()
+    for stale in [out / ".writable", *out.glob(".*.tmp")]:  # a killed run cannot tidy up
+        stale.unlink(missing_ok=True)
+    return there == set(OUTPUTS)
 
 # %% ../nbs/18_cli.ipynb #d7f4f778
 def _same_run(out: Path, config: Path, what: dict) -> None:
@@ -215,7 +218,7 @@ def trajectories(task: Task, cells: ad.AnnData) -> ad.AnnData:
     flat = {"waddington_latent": latent.reshape(n * points, -1), "X_pca": path.reshape(n * points, -1)}
     return ad.AnnData(np.zeros((n * points, 0), np.float32), obs=obs, obsm=flat)
 
-# %% ../nbs/18_cli.ipynb #e431cdc1
+# %% ../nbs/18_cli.ipynb #b25c1b1e
 def execute(task: Task, options: argparse.Namespace, data: str) -> Path:
     "Fit, simulate, score and write everything into `options.out`; returns the path of the report."
     from waddington_nb.evaluation import evaluate, report_figures, report_page, verdict
@@ -225,7 +228,8 @@ def execute(task: Task, options: argparse.Namespace, data: str) -> Path:
     check_n_latent(options.latent)
     device = pick_device(options.device)
     what = identity(task, options, device)
-    claim(options.out, what, options.resume)
+    if claim(options.out, what, options.resume) and options.resume:
+        return options.out / "report.html"
     print(task)
     model = fit(
         task, make_stages(options.stages, options.steps), options.seed,

@@ -337,7 +337,7 @@ def report_figures(report: Report, history: pd.DataFrame | None = None, most: in
         pictures["training"] = png(plot_training(history, show=False).figure)
     return pictures
 
-# %% ../nbs/17_evaluation.ipynb #f060285b
+# %% ../nbs/17_evaluation.ipynb #35e58eaf
 def _asked(task: Task) -> list[str]:
     "The question in a sentence, and the facts of the task."
     perturbations = sorted({p for _, p in task.test_conditions})
@@ -349,7 +349,7 @@ def _asked(task: Task) -> list[str]:
     facts = {
         "held out": ", ".join(held) or "a random half of the cells of every condition",
         "cells": f"{len(task.names)}, {task.is_train.sum()} of them in training",
-        "genes": f"{len(task.genes)}, variable in training cells",
+        "genes": f"{len(task.genes)}, that vary or respond in training cells",
         "X held": task.x_kind,
     }
     where = f" in {task.hold_out}" if task.hold_out else ""
