@@ -35,12 +35,15 @@ def refused(waddington, out, said, *args):
         ("no perturbed cells", [*KEYS, "--perturbation", "control"]),
         ("41 needed", [*KEYS, "--group-key", "cell_type", "--hold-out", "NK", "--min-cells", "41"]),
         ("time_key 'hours' is not a column", [*KEYS, "--time-key", "hours"]),
-        ("not numbers", [*KEYS, "--time-key", "cell_type"]),
+        ("not finite numbers", [*KEYS, "--time-key", "cell_type"]),
         ("x_kind is 'log1p' but X looks like counts", [*KEYS, "--x-kind", "log1p"]),
         ("at least 1 dimension", [*KEYS, "--latent", "0"]),
         ("--perturbation-key", ["--control", "control"]),
         ("invalid choice", [*KEYS, "--stages", "sac"]),
         ("device 'abacus' is not available", [*KEYS, "--device", "abacus"]),
+        ("argument --seed: '-1' is not a whole number", [*KEYS, "--seed=-1"]),
+        ("device 'meta' cannot train", [*KEYS, "--device", "meta"]),
+        ("group_key 'perturbation' has a name", [*KEYS, "--group-key", "perturbation"]),
         ("argument --steps: '0' is not a whole number", [*KEYS, "--steps", "0"]),
     ],
 )
@@ -58,13 +61,21 @@ def test_options(waddington, cells_file, tmp_path, said, options):
         ("var_names are not unique", lambda a: setattr(a, "var_names", ["gene"] * a.n_vars)),
         ("no perturbed cells", lambda a: a.obs.__setitem__("perturbation", "control")),
         ("is all there is", lambda a: a.obs.__setitem__("cell_type", "NK")),
+        (
+            "too large values",
+            lambda a: setattr(a, "X", np.where(np.arange(a.n_vars) == 3, 1e39, a.X.astype(float))),
+        ),
+        ("only 0 genes vary", lambda a: setattr(a, "X", np.ones_like(a.X))),
+        ("not finite numbers", lambda a: None),
         ("no expression in any", lambda a: a.X.__setitem__(slice(None), 0)),
     ],
 )
 def test_cells(waddington, cells, tmp_path, said, damage):
     damage(cells)
+    cells.obs["hours"] = np.inf
     cells.write_h5ad(tmp_path / "bad.h5ad")
     options = [*KEYS, "--group-key", "cell_type", "--hold-out", "NK"]
+    options += ["--time-key", "hours"] if said == "not finite numbers" else []
     refused(waddington, tmp_path / "out", said, "run", tmp_path / "bad.h5ad", *options)
 
 
@@ -121,6 +132,24 @@ def test_labels_that_must_work(waddington, tmp_path, cells, control, relabel):
     assert "1 cells without any expression were left out" in (tmp_path / "out" / "report.html").read_text()
 
 
+def test_files_of_older_versions_work(waddington, cells_file, tmp_path):
+    "Before anndata 0.8 the root carried no encoding."
+    import h5py
+
+    with h5py.File(cells_file, "r+") as file:
+        for name in list(file.attrs):
+            del file.attrs[name]
+    assert waddington(*arguments(cells_file, tmp_path / "out"))[0] == 0
+
+
+def test_few_genes_and_equal_cells_work(waddington, tmp_path, cells):
+    cells[:, [0, 1, 30]].write_h5ad(tmp_path / "few.h5ad")
+    assert waddington(*arguments(tmp_path / "few.h5ad", tmp_path / "few"))[0] == 0
+    cells.X[: cells.n_obs // 2] = cells.X[0]
+    cells.write_h5ad(tmp_path / "equal.h5ad")
+    assert waddington(*arguments(tmp_path / "equal.h5ad", tmp_path / "equal"))[0] == 0
+
+
 def test_one_latent_dimension_works(waddington, cells_file, tmp_path):
     options = arguments(cells_file, tmp_path / "out")
     options[options.index("--latent") + 1] = "1"
@@ -141,6 +170,10 @@ def test_output_folders(waddington, cells_file, tmp_path):
     (tmp_path / "taken").write_text("mine")
     code, said = waddington(*arguments(cells_file, tmp_path / "taken"))
     assert code == 2 and "is a file" in said
+    (tmp_path / "list").mkdir()
+    (tmp_path / "list" / "config.json").write_text("[]")
+    code, said = waddington(*arguments(cells_file, tmp_path / "list"))
+    assert code == 2 and "something else" in said
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "report.html").write_text("mine")
     code, said = waddington(*arguments(cells_file, tmp_path / "notes"))

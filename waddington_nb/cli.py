@@ -40,6 +40,13 @@ def _count(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)
 
+# %% ../nbs/18_cli.ipynb #f87f3804
+def _seed(text: str) -> int:
+    "A whole number that every generator takes."
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 4294967295")
+    return int(text)
+
 # %% ../nbs/18_cli.ipynb #dc4a2754
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     "Options of `run`: what is asked of the data."
@@ -66,7 +73,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     )
     add("--min-cells", type=_count, default=10, metavar="N", help="fewest cells an arm needs (default 10)")
 
-# %% ../nbs/18_cli.ipynb #c4510e57
+# %% ../nbs/18_cli.ipynb #d0fca633
 def add_fit_options(parser: argparse.ArgumentParser, out: str) -> None:
     "Options of `run` and `demo`: how the policy is fitted, and where results go."
     add = parser.add_argument
@@ -92,7 +99,7 @@ def add_fit_options(parser: argparse.ArgumentParser, out: str) -> None:
         metavar="N",
         help="environment steps of all stages together (default 300000)",
     )
-    add("--seed", type=int, default=0, metavar="S", help="of everything random (default 0)")
+    add("--seed", type=_seed, default=0, metavar="S", help="of everything random (default 0)")
     add("--device", default="auto", metavar="DEVICE", help="auto, cpu or cuda (default auto)")
     add("--resume", action="store_true", help="go on with an unfinished run in the same folder")
     add("--out", type=Path, default=Path(out), metavar="DIR", help=f"output folder (default {out})")
@@ -174,13 +181,15 @@ def claim(out: Path, what: dict, resume: bool) -> bool:
         stale.unlink(missing_ok=True)
     return there == set(OUTPUTS)
 
-# %% ../nbs/18_cli.ipynb #d7f4f778
+# %% ../nbs/18_cli.ipynb #a1d88851
 def _same_run(out: Path, config: Path, what: dict) -> None:
     "Refuse the folder of another run, naming what differs."
     try:
         there = json.loads(config.read_text())
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise DataError(f"{config} is not readable; choose another --out") from error
+    if not isinstance(there, dict):
+        raise DataError(f"{out} holds results of something else; choose another --out")
     for key, value in what.items():
         if there.get(key) != value:
             was, now = str(there.get(key))[:40], str(value)[:40]
@@ -195,7 +204,7 @@ def make_stages(names: str, steps: int) -> list:
         return [TRPO(steps=steps // 3), PPO(steps=steps - steps // 3)]
     return [{"trpo": TRPO, "ppo": PPO}[names](steps=steps)]
 
-# %% ../nbs/18_cli.ipynb #ec975c45
+# %% ../nbs/18_cli.ipynb #d9894ce2
 def pick_device(name: str) -> str:
     "`auto` is a GPU where there is one."
     import torch
@@ -203,9 +212,12 @@ def pick_device(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        return str(torch.empty(0, device=name).device)
+        device = torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
         raise DataError(f"device {name!r} is not available here; use --device auto") from error
+    if device.type not in ("cpu", "cuda"):
+        raise DataError(f"device {name!r} cannot train; use cpu or cuda")
+    return str(device)
 
 # %% ../nbs/18_cli.ipynb #0abb9f58
 def trajectories(task: Task, cells: ad.AnnData) -> ad.AnnData:
@@ -270,10 +282,11 @@ def _files(report, model, config: dict) -> dict[str, bytes]:
         "config.json": (json.dumps(config, indent=2) + "\n").encode(),
     }
 
-# %% ../nbs/18_cli.ipynb #363cd686
+# %% ../nbs/18_cli.ipynb #65f320cd
 def _publish(out: Path, files: dict[str, bytes], tables: dict[str, ad.AnnData]) -> None:
     "Write everything aside, then rename it into place and drop the checkpoint; on failure nothing of it stays."
     aside = out / ".unfinished"
+    shutil.rmtree(aside, ignore_errors=True)
     try:
         for name, data in files.items():
             write_bytes(aside / name, data)
@@ -284,6 +297,8 @@ def _publish(out: Path, files: dict[str, bytes], tables: dict[str, ad.AnnData]) 
             os.replace(aside / name, out / name)
         os.replace(aside / "config.json", out / "config.json")
         (out / CHECKPOINT).unlink(missing_ok=True)
+    except OSError as error:
+        raise DataError(f"cannot put results into {out} ({error.strerror}); choose another --out") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 

@@ -6,9 +6,9 @@
 __all__ = ['FEWEST', 'RESPONDERS', 'read', 'labels', 'require_key', 'values', 'guess_kind', 'check_values', 'log_normalise',
            'responding_genes', 'variable_genes', 'split', 'usable_cells', 'arm_sizes', 'Task']
 
-# %% ../nbs/01_tasks.ipynb #97b7c884
+# %% ../nbs/01_tasks.ipynb #0b64a08f
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import anndata as ad
@@ -20,7 +20,7 @@ from scipy import sparse
 
 from .core import DataError, close_names
 
-# %% ../nbs/01_tasks.ipynb #27f6d6d9
+# %% ../nbs/01_tasks.ipynb #546df596
 def read(
     path: str | Path,  # an `.h5ad` file, or an `.h5mu` file with muon's layout
     modality: str = "rna",  # which modality of an `.h5mu` file
@@ -37,38 +37,47 @@ def read(
                 return _read_modality(file, path, modality)
             if "X" not in file or "obs" not in file:
                 raise DataError(f"{path} holds no AnnData (no X and obs in it); give an .h5ad or .h5mu file")
-            return read_elem(file)
+        return ad.read_h5ad(path)  # it also knows the layouts of older versions
     except DataError:
         raise
     except Exception as error:  # h5py and anndata raise many kinds for a damaged file
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise DataError(f"cannot read {path} ({reason}); it may be truncated: copy it again") from error
 
-# %% ../nbs/01_tasks.ipynb #b0add805
+# %% ../nbs/01_tasks.ipynb #a23c43a6
 def _read_modality(file: h5py.File, path: Path, modality: str) -> ad.AnnData:
     "One modality of an open `.h5mu` file, with the columns of the shared `obs` that it lacks."
     if modality not in file["mod"]:
         raise DataError(f"{path} has no modality {modality!r}; {close_names(modality, file['mod'])}")
     adata = read_elem(file["mod"][modality])
+    if not isinstance(adata, ad.AnnData):
+        raise DataError(
+            f"modality {modality!r} of {path} is no AnnData; write the file again with a current mudata"
+        )
     shared = read_elem(file["obs"])
     for key in shared.columns.difference(adata.obs.columns):
         adata.obs[key] = shared[key].reindex(adata.obs_names)
     return adata
 
-# %% ../nbs/01_tasks.ipynb #3b1ab677
+# %% ../nbs/01_tasks.ipynb #e5329992
 def labels(column: pd.Series) -> np.ndarray:
     "The labels of an `obs` column as text, shape (cells,); missing ones become `''`."
     if isinstance(column.dtype, pd.CategoricalDtype):
         column = column.astype(column.cat.categories.dtype)
-    if pd.api.types.is_float_dtype(column) and (column.dropna() % 1 == 0).all():
+    if (
+        pd.api.types.is_float_dtype(column)
+        and ((column.dropna() % 1 == 0) & (column.dropna().abs() < 2**53)).all()
+    ):
         column = column.astype("Int64")
     return column.astype("string").fillna("").to_numpy(dtype=str)
 
-# %% ../nbs/01_tasks.ipynb #48b54b84
+# %% ../nbs/01_tasks.ipynb #6b24484d
 def require_key(obs: pd.DataFrame, key: str, what: str) -> np.ndarray:
     "The labels of `obs[key]`, or a `DataError` that names `what` was asked for and the close keys."
     if key not in obs:
         raise DataError(f"{what} {key!r} is not a column of obs; {close_names(key, obs.columns)}")
+    if isinstance(obs[key], pd.DataFrame):
+        raise DataError(f"obs has several columns {key!r}; keep one")
     return labels(obs[key])
 
 # %% ../nbs/01_tasks.ipynb #39dca174
@@ -87,21 +96,23 @@ def guess_kind(X) -> str:
         return "counts"
     return "log1p" if v.max() <= 20 else "linear"
 
-# %% ../nbs/01_tasks.ipynb #daadc866
-def check_values(X, x_kind: str) -> str:
-    "Refuse values that no kind of expression has, and a stated kind that the values contradict; return the kind."
+# %% ../nbs/01_tasks.ipynb #0fc64714
+def check_values(X, x_kind: str, train: np.ndarray | slice = slice(None)) -> str:
+    "Refuse values that no expression has, and a stated kind that the `train` cells contradict; return the kind of those cells."
     v = values(X)
-    if not np.issubdtype(v.dtype, np.number) and v.dtype != bool:
-        raise DataError(f"X holds {v.dtype}, not numbers; give an expression matrix")
-    if not np.isfinite(v).all():
+    if v.dtype.kind not in "bfiu":
+        raise DataError(f"X holds {v.dtype}, not real numbers; give an expression matrix")
+    with np.errstate(over="ignore"):
+        unfit = ~np.isfinite(v.astype(np.float32))
+    if unfit.any():
         raise DataError(
-            f"X has {(~np.isfinite(v)).sum()} NaN or infinite values; remove those cells or genes first"
+            f"X has {unfit.sum()} NaN or infinite values in single precision; remove those cells or genes first"
         )
     if len(v) and v.min() < 0:
         raise DataError(
             "X has negative values, so it was scaled or centred; give counts or log-normalised values"
         )
-    kind = guess_kind(X)
+    kind = guess_kind(X[train])
     if x_kind == "auto":
         return kind
     if x_kind not in _KINDS:
@@ -264,20 +275,40 @@ def _small_notes(sizes: pd.DataFrame, min_cells: int) -> list[str]:
         for row in small.itertuples()
     ]
 
-# %% ../nbs/01_tasks.ipynb #b85a02d1
+# %% ../nbs/01_tasks.ipynb #04380224
+def _check_arguments(
+    adata, perturbation_key: str, group_key: str | None, n_genes: int, min_cells: int
+) -> None:
+    "Refuse arguments that cannot work, whatever the cells."
+    if not isinstance(adata, ad.AnnData):
+        raise DataError(f"a task needs an AnnData, not {type(adata).__name__}; read a file with read(path)")
+    taken = {"source_cell", "step"}  # columns of the results
+    if group_key is not None and (group_key == perturbation_key or group_key in taken | {"perturbation"}):
+        raise DataError(
+            f"group_key {group_key!r} has a name that results need for something else; rename the column"
+        )
+    if perturbation_key in taken:
+        raise DataError(
+            f"perturbation_key {perturbation_key!r} has a name that results need; rename the column"
+        )
+    if n_genes < 2 or min_cells < 2:
+        raise DataError(f"n_genes is {n_genes} and min_cells {min_cells}; both must be at least 2")
+
+# %% ../nbs/01_tasks.ipynb #aedea224
 def _time(obs: pd.DataFrame, time_key: str | None) -> np.ndarray | None:
     "The time of every cell as floats, or None."
     if time_key is None:
         return None
     text = require_key(obs, time_key, "time_key")
     time = pd.to_numeric(pd.Series(text), errors="coerce").to_numpy(float)
-    if np.isnan(time).any():
+    if not np.isfinite(time).all():
+        bad = str(text[~np.isfinite(time)][0])
         raise DataError(
-            f"time_key {time_key!r} has values that are not numbers (as {text[np.isnan(time)][0]!r}); use numbers"
+            f"time_key {time_key!r} has values that are not finite numbers (as {bad!r}); use numbers"
         )
     return time
 
-# %% ../nbs/01_tasks.ipynb #28e4207b
+# %% ../nbs/01_tasks.ipynb #c94c979a
 class Task:
     """A perturbation question over single cells, validated and split; the AnnData given is not changed.
 
@@ -307,6 +338,7 @@ class Task:
             _text, (control, hold_out, hold_out_perturbation)
         )
         self.min_cells, self.seed = min_cells, seed
+        _check_arguments(adata, perturbation_key, group_key, n_genes, min_cells)
         adata = self._select(adata, _text(perturbation))
         self._hold_out()
         self._pair()
@@ -368,9 +400,13 @@ class Task:
             (learn, self.train_conditions, "left to learn from", None),
         ]:
             if sizes.empty:
-                raise DataError(
-                    f"nothing is left to learn from: {self.hold_out or self.hold_out_perturbation!r} is all there is; hold out less"
+                held = self.hold_out or self.hold_out_perturbation
+                lacking = (
+                    f"{held!r} is all there is; hold out less"
+                    if held
+                    else "every perturbation has one cell; is it the right key?"
                 )
+                raise DataError(f"nothing is left to learn from: {lacking}")
             if not found:
                 most = sizes[["perturbed", "control"]].max() if len(sizes) else {"perturbed": 0, "control": 0}
                 raise DataError(
@@ -381,15 +417,24 @@ class Task:
 
     def _express(self, adata: ad.AnnData, n_genes: int, x_kind: str) -> None:
         "Set `x` and `genes`: one scale, per cell, so that nothing leaks; genes chosen on training cells."
-        self.x_kind = check_values(adata.X, x_kind)
-        base = adata.uns.get("log1p", {}).get("base") if self.x_kind == "log1p" else None
+        self.x_kind = check_values(adata.X, x_kind, self.is_train)
+        said = adata.uns.get("log1p")  # scanpy's own note on its logarithm
+        base = said.get("base") if self.x_kind == "log1p" and isinstance(said, Mapping) else None
         x = log_normalise(adata.X, self.x_kind, base)
+        total = np.median(np.asarray(np.expm1(x[self.is_train]).sum(axis=1)))
+        if abs(total / 1e4 - 1) > 0.05:
+            self.notes.append(
+                f"Cells add up to {total:.0f} on the linear scale, not 10000: results keep the scale of X."
+            )
         train = x[self.is_train]
         always = responding_genes(
             train, self.perturbation[self.is_train], self.control, n_genes // RESPONDERS
         )
         chosen = variable_genes(train, n_genes, always)
         self.x, self.genes = x[:, chosen].toarray(), adata.var_names[chosen].to_numpy(str)
+        varying = (np.ptp(self.x[self.is_train], axis=0) > 0).sum() if len(chosen) else 0
+        if varying < 2:
+            raise DataError(f"only {varying} genes vary in training cells; give a matrix with more genes")
 
     def cells(self, group: str, perturbation: str, split: str = "train") -> np.ndarray:
         "Indices of one condition's cells; `split` is `'train'`, `'truth'` (perturbed) or `'start'` (control)."
@@ -398,8 +443,10 @@ class Task:
 
     def __repr__(self) -> str:
         held = ", ".join(f"{p} in {g}" if self.group_key else p for g, p in self.test_conditions[:4])
+        truth = sum(len(self.cells(g, p, "truth")) for g, p in self.test_conditions)
+        start = sum(len(self.cells(g, self.control, "start")) for g in {g for g, _ in self.test_conditions})
         more = f" and {len(self.test_conditions) - 4} more" if len(self.test_conditions) > 4 else ""
         return (
             f"Task: {len(self.names)} cells x {len(self.genes)} genes ({self.x_kind} in), {self.is_train.sum()} in training; "
-            f"held out: {held}{more}, {self.is_truth.sum()} real cells, {self.is_start.sum()} control cells to start from"
+            f"held out: {held}{more}, {truth} real cells, {start} control cells to start from"
         )

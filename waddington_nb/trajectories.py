@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['medoid', 'diffusion_pseudotime', 'ordered_means', 'reference_space', 'dtw']
 
-# %% ../nbs/12_trajectories.ipynb #0af892fb
+# %% ../nbs/12_trajectories.ipynb #ee409fab
 import warnings
 
 import anndata as ad
 import numpy as np
+from scipy.sparse.linalg import ArpackError
 
 from .representations import Representation, fit_pca
 from .tasks import Task
@@ -19,9 +20,9 @@ def medoid(z: np.ndarray) -> int:
     "Index of the cell nearest to the mean (cells × features)."
     return int(np.square(z - z.mean(axis=0)).sum(axis=1).argmin())
 
-# %% ../nbs/12_trajectories.ipynb #87afe7f5
+# %% ../nbs/12_trajectories.ipynb #4c06497d
 def diffusion_pseudotime(z: np.ndarray, root: int, neighbours: int = 15) -> np.ndarray:
-    "Pseudotime of cells (cells × features) in [0, 1], from cell `root`; unreachable cells get 1."
+    "Pseudotime of cells (cells × features) in [0, 1], from cell `root`; unreachable cells get 1. Plain distance if cells coincide."
     import scanpy as sc
 
     cells = ad.AnnData(np.zeros((len(z), 1), np.float32), obsm={"z": z})
@@ -31,8 +32,12 @@ def diffusion_pseudotime(z: np.ndarray, root: int, neighbours: int = 15) -> np.n
         sc.pp.neighbors(
             cells, min(neighbours, len(z) - 1), use_rep="z", method="gauss", transformer="sklearn"
         )
-        sc.tl.diffmap(cells, n_comps=min(10, len(z) - 2))
-        sc.tl.dpt(cells)
+        try:
+            sc.tl.diffmap(cells, n_comps=min(10, len(z) - 2))
+            sc.tl.dpt(cells)
+        except (ArpackError, np.linalg.LinAlgError):  # many equal cells: no spectrum to diffuse along
+            distance = np.linalg.norm(z - z[root], axis=1)
+            return distance / max(distance.max(), 1e-12)
     time = cells.obs["dpt_pseudotime"].to_numpy(float)
     return np.where(np.isfinite(time), time, 1.0)
 
