@@ -62,7 +62,7 @@ def test_options(waddington, cells_file, tmp_path, said, options):
         ("no perturbed cells", lambda a: a.obs.__setitem__("perturbation", "control")),
         ("is all there is", lambda a: a.obs.__setitem__("cell_type", "NK")),
         (
-            "too large values",
+            "in single precision",
             lambda a: setattr(a, "X", np.where(np.arange(a.n_vars) == 3, 1e39, a.X.astype(float))),
         ),
         ("only 0 genes vary", lambda a: setattr(a, "X", np.ones_like(a.X))),
