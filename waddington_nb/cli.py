@@ -6,7 +6,7 @@
 __all__ = ['OUTPUTS', 'CHECKPOINT', 'COMMANDS', 'add_run_options', 'add_fit_options', 'parser', 'fingerprint', 'identity',
            'claim', 'make_stages', 'pick_device', 'trajectories', 'execute', 'run', 'demo', 'datasets', 'main']
 
-# %% ../nbs/18_cli.ipynb #60944272
+# %% ../nbs/18_cli.ipynb #d355e468
 import argparse
 import hashlib
 import json
@@ -19,7 +19,6 @@ from pathlib import Path
 
 import anndata as ad
 import numpy as np
-import pandas as pd
 
 from . import __version__
 from .core import DataError, write_bytes, write_h5ad

@@ -7,14 +7,13 @@ __all__ = ['PSEUDOBULK', 'MOST', 'HEADLINE', 'MEANING', 'resample_weights', 'wei
            'score_cells', 'Condition', 'held_out_condition', 'path_score', 'score_condition', 'ceiling', 'Report',
            'evaluate', 'headline', 'verdict', 'report_figures', 'report_page']
 
-# %% ../nbs/17_evaluation.ipynb #7920452b
-from collections.abc import Callable, Mapping, Sequence
+# %% ../nbs/17_evaluation.ipynb #fee006e6
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
 import anndata as ad
-import matplotlib.pyplot as plt
 import numpy as np
 import ot
 import pandas as pd

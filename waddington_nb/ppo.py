@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['clipped_surrogate', 'approximate_kl', 'ppo_loss', 'rows', 'ppo_epochs']
 
-# %% ../nbs/09_ppo.ipynb #57bbe256
+# %% ../nbs/09_ppo.ipynb #295555ef
 import torch
 from torch import Tensor, nn
 
-from .policies import Gaussian, entropy, log_prob
+from .policies import entropy, log_prob
 from .rollouts import Batch
 from .trpo import normalised
 
