@@ -173,7 +173,7 @@ def ceiling(condition: Condition, points: int, cuts: int = 5, seed: int = 0) -> 
         found.append(score_condition(other, one.real, one.path(points)[None], 0, seed))
     return {key: float(np.mean([scores[key][0] for scores in found])) for key in found[0]}
 
-# %% ../nbs/17_evaluation.ipynb #b46164be
+# %% ../nbs/17_evaluation.ipynb #1830c8d9
 @dataclass(frozen=True)
 class Report:
     "Scores of predictions on a task: `table` is tidy, one row per condition, method, metric, gene set and seed."
@@ -181,6 +181,7 @@ class Report:
     task: Task
     cells: ad.AnnData
     table: pd.DataFrame
+    reference: Representation  # the space in which paths were compared
 
     def summary(self) -> pd.DataFrame:
         "Mean over conditions and seeds: genes, metric, method, value, null, ceiling."
@@ -194,7 +195,7 @@ class Report:
         figures = report_figures(self, history)
         return write_bytes(path, report_page(self, figures, asked or {}).encode())
 
-# %% ../nbs/17_evaluation.ipynb #8dc2d5b5
+# %% ../nbs/17_evaluation.ipynb #9df5e916
 def evaluate(
     task: Task,
     cells: ad.AnnData
@@ -214,12 +215,11 @@ def evaluate(
     for g, p in task.test_conditions:
         condition, scores = held_out_condition(task, judge, g, p), {}
         for name, seed, guess in methods:
-            if (name, seed) not in scores:
-                x, path = _predicted(task, judge, guess, g, p)
-                scores[name, seed] = score_condition(condition, x, path, times, seed)
+            x, path = _predicted(task, judge, guess, g, p)
+            scores[name, seed] = score_condition(condition, x, path, times, seed)
         limit = ceiling(condition, path.shape[1])
         rows += [_row(modality, g, p, key, scores, limit) for key in _keys(scores)]
-    return Report(task, next(iter(by_seed.values())), pd.DataFrame(rows))
+    return Report(task, next(iter(by_seed.values())), pd.DataFrame(rows), judge)
 
 # %% ../nbs/17_evaluation.ipynb #2810f753
 def _predicted(
@@ -314,10 +314,10 @@ def verdict(report: Report) -> str:
             sentences.append(f"{key[0]} {row['value']:.3g} (null {row['null']:.3g}, {limit})")
     return f"Point estimates of the policy beat the better null on {wins} of {len(wanted)} scores: {'; '.join(sentences)}."
 
-# %% ../nbs/17_evaluation.ipynb #4e3d1349
+# %% ../nbs/17_evaluation.ipynb #fdf977f5
 def report_figures(report: Report, history: pd.DataFrame | None = None, most: int = 4) -> dict[str, bytes]:
     "PNG pictures by name: cells and genes of the first `most` conditions, scores, training."
-    task, judge, pictures = report.task, reference_space(report.task), {}
+    task, judge, pictures = report.task, report.reference, {}
     moved = top_moved(task, report.cells, 12)
     for i, (g, p) in enumerate(task.test_conditions[:most]):
         title = f"{p} in {g}" if task.group_key else p
