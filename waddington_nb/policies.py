@@ -222,7 +222,7 @@ class Normaliser(nn.Module):
         "Normalised x, the same shape."
         return ((x - self.mean) / torch.sqrt(self.variance + 1e-8)).clamp(-10, 10)
 
-# %% ../nbs/06_policies.ipynb #091df7ad
+# %% ../nbs/06_policies.ipynb #88f70b29
 class Policy(nn.Module):
     "π(a|s): a distribution of the given family, centred at `skip(s) + network(s)`."
 
@@ -244,7 +244,7 @@ class Policy(nn.Module):
         outputs = action_size * (2 if state_dependent_std else 1)
         self.network = mlp([observation_size, *hidden, outputs], last_gain=0.01)
         if family is not Categorical:
-            self.log_std = nn.Parameter(torch.full((action_size,), log_std))
+            self.log_std = nn.Parameter(torch.full((action_size,), float(log_std)))
 
     def forward(self, observation: Tensor) -> Gaussian | Categorical:
         "The distribution at every state; `observation` is (..., observation_size)."

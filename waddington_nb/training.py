@@ -105,7 +105,7 @@ def agent_for(world: World, seed: int, **options) -> Agent:
         options = {"family": Categorical} | options
     return Agent(world.observation_size, world.action_size, seed, **options)
 
-# %% ../nbs/10_training.ipynb #08b78532
+# %% ../nbs/10_training.ipynb #48aa1274
 @dataclass(frozen=True)
 class TRPO:
     "Trust-region stage: one natural-gradient step per batch. Raises `DataError` for sizes that are not above zero."
@@ -120,7 +120,8 @@ class TRPO:
     minibatch: int = 1024
     learning_rate: float = 1e-3  # of the critic
     anneal: bool = False
-    restart: Restart | None = None
+    final_log_std: float | None = None  # where the policy's deviation is brought by the end of the stage
+    restart: Restart | None = None  # where its episodes begin
     kl_constraint: bool = True  # False: an ablation, see `trpo_step`
     line_search: bool = True  # False: an ablation
 
@@ -138,7 +139,7 @@ class TRPO:
         fit_value(agent.value, agent.optimiser, batch, generator, self.value_epochs, self.minibatch)
         return step.kl
 
-# %% ../nbs/10_training.ipynb #2b95355e
+# %% ../nbs/10_training.ipynb #ac0d8be1
 @dataclass(frozen=True)
 class PPO:
     "Minibatch epochs on each batch, held near by clipping or a penalty. Raises `DataError` for sizes that are not above zero."
@@ -158,7 +159,8 @@ class PPO:
     value_weight: float = 0.5  # c_v
     value_clip: float | None = None
     max_gradient: float = 0.5
-    restart: Restart | None = None
+    final_log_std: float | None = None  # where the policy's deviation is brought by the end of the stage
+    restart: Restart | None = None  # where its episodes begin
 
     def __post_init__(self):
         _positive(self, "steps", "epochs", "minibatch", "learning_rate", "max_gradient")
@@ -214,14 +216,15 @@ def fit_value(
             loss.backward()
             optimiser.step()
 
-# %% ../nbs/10_training.ipynb #be2526ba
+# %% ../nbs/10_training.ipynb #15b5bd4a
 class Iteration(NamedTuple):
-    "One batch: the stages that learn from it, and the share of the first of them that is still to go (1 at its start)."
+    "One batch: the stages that learn from it, and the share of the first of them still to go, before and after."
 
     stages: tuple[Stage, ...]
     left: float
+    after: float
 
-# %% ../nbs/10_training.ipynb #9ec4ab6f
+# %% ../nbs/10_training.ipynb #5a9b35f7
 def plan(stages: Sequence[Stage], schedule: str, batch_steps: int) -> list[Iteration]:
     "All iterations, given the environment steps of one batch. Raises `DataError` for an unknown schedule."
     if schedule == "sequential":
@@ -231,7 +234,8 @@ def plan(stages: Sequence[Stage], schedule: str, batch_steps: int) -> list[Itera
     else:
         raise DataError(f"schedule {schedule!r} is unknown; choose 'sequential' or 'interleaved'")
     batches = lambda steps: math.ceil(steps / batch_steps)
-    return [Iteration(now, 1 - i / batches(n)) for now, n in parts for i in range(batches(n))]
+    part = lambda now, n: [Iteration(now, 1 - i / n, 1 - (i + 1) / n) for i in range(n)]
+    return [iteration for now, steps in parts for iteration in part(now, batches(steps))]
 
 # %% ../nbs/10_training.ipynb #4fae660a
 def save_checkpoint(
@@ -268,7 +272,7 @@ def load_checkpoint(path: Path, agent: Agent, generator: torch.Generator, identi
     agent.load(tensors)
     return history
 
-# %% ../nbs/10_training.ipynb #3035a084
+# %% ../nbs/10_training.ipynb #4257bd22
 @single_thread()
 def train(
     world: World,
@@ -289,14 +293,16 @@ def train(
 ) -> pd.DataFrame:
     "Train through all stages; returns one row per iteration: stage, steps, return, kl, entropy, explained_variance, seconds."
     _check_match(world, agent)
+    if agent.policy.family is Categorical and any(stage.final_log_std is not None for stage in stages):
+        raise DataError("final_log_std was given, but a policy over choices has no deviation; leave it out")
     generator, history = torch.Generator(next(agent.policy.parameters()).device).manual_seed(seed), []
     identity = (identity or {}) | _identity(world, agent)
     if checkpoint is not None and checkpoint.exists():
         history = load_checkpoint(checkpoint, agent, generator, identity)
     iterations, saved = plan(stages, schedule, cells * world.horizon), time.monotonic()
     with tqdm(total=len(iterations), initial=len(history), disable=not progress, unit="iteration") as bar:
-        for now, left in iterations[len(history) :]:
-            history.append(_iterate(world, agent, now, left, generator, cells, gamma, lam, history))
+        for iteration in iterations[len(history) :]:
+            history.append(_iterate(world, agent, iteration, generator, cells, gamma, lam, history))
             bar.set_description(
                 "{stage} return {return:.3f} KL {kl:.4f}".format(**history[-1]), refresh=False
             )
@@ -310,15 +316,18 @@ def train(
                 break
     return pd.DataFrame(history)
 
-# %% ../nbs/10_training.ipynb #0c7efa4e
-def _iterate(world, agent, now, left, generator, cells, gamma, lam, history) -> dict:
+# %% ../nbs/10_training.ipynb #f925d8a5
+def _iterate(world, agent, iteration: Iteration, generator, cells, gamma, lam, history) -> dict:
     "Collect one batch, let every stage learn from it, and say how it went."
-    began = time.monotonic()
+    began, now = time.monotonic(), iteration.stages
     world.restart = now[0].restart
     batch = collect(world, agent.policy, agent.value, cells, world.horizon, generator, gamma, lam)
-    kl = [stage.update(agent, batch, generator, left) for stage in now][-1]
+    kl = [stage.update(agent, batch, generator, iteration.left) for stage in now][-1]
     row = _row(now, batch, kl, agent, history[-1]["steps"] if history else 0)
     agent.see(batch)
+    if now[0].final_log_std is not None:
+        pace = (iteration.left - iteration.after) / iteration.left
+        agent.policy.log_std.data += pace * (now[0].final_log_std - agent.policy.log_std.data)
     return row | {"seconds": time.monotonic() - began}
 
 # %% ../nbs/10_training.ipynb #7686fd45
