@@ -8,7 +8,9 @@ __all__ = ['GRID_LIMIT', 'Push', 'Signals', 'Landscape', 'drift', 'action_size',
            'toggle_switch', 'double_well', 'quadruple_well', 'maier_stein', 'langevin_step', 'relax', 'check_dt',
            'simulate', 'GridFunction', 'grid', 'plot_surface', 'plot_plane', 'settles_in', 'mean_first_passage_1d',
            'kramers_time', 'mean_first_passage_grid', 'simulate_first_passage', 'ActionPath', 'minimum_action_path',
-           'quasi_potential', 'barriers']
+           'quasi_potential', 'barriers', 'ControlProblem', 'trap', 'horseshoe', 'spiral', 'Steered', 'steer',
+           'straight', 'Optimum', 'optimal_control', 'rotation', 'rotated', 'rotated_problem', 'hill_network',
+           'density_potential', 'Basins', 'basins']
 
 # %% ../nbs/04_landscapes.ipynb #d83025d9
 import math
@@ -184,13 +186,13 @@ class FixedPoint:
     energy: float
     eigenvalues: Tensor
 
-# %% ../nbs/04_landscapes.ipynb #555c331f
+# %% ../nbs/04_landscapes.ipynb #8180b689
 def fixed_points(landscape: Landscape, starts: int | Tensor = 400, seed: int = 0) -> list[FixedPoint]:
     "All zeros of the drift in the domain that Newton's method finds from so many starts, attractors first, lowest first."
     x = _uniform(landscape, starts, seed) if isinstance(starts, int) else _inside(landscape, starts, "start")
     low, high = torch.tensor(landscape.bounds, dtype=torch.float64).T
     reach = 0.05 * (high - low).norm()
-    for _ in range(60):
+    for _ in range(40):
         f = _field(landscape, x, landscape.parameters)
         step = torch.linalg.solve_ex(
             jacobian(landscape, x), f
@@ -445,11 +447,11 @@ def _heights(surface: Landscape | GridFunction, nodes: int) -> GridFunction:
     axes, points = grid(surface, nodes)
     return GridFunction(axes, energy(surface, points).reshape([nodes] * len(axes)))
 
-# %% ../nbs/04_landscapes.ipynb #5d4cfc60
+# %% ../nbs/04_landscapes.ipynb #75007d3d
 def plot_surface(
     surface: Landscape | GridFunction,
     paths: Tensor | None = None,  # cells × steps × 2
-    ceiling: float = 0.6,  # quantile of the energy at which the surface is cut off
+    ceiling: float = 0.5,  # quantile of the energy at which the surface is cut off
     title: str = "",
     ax: Axes | None = None,
     show: bool = True,
@@ -462,16 +464,17 @@ def plot_surface(
     top = torch.quantile(z.flatten(), ceiling)
     x, y = torch.meshgrid(*heights.axes, indexing="ij")
     if ax is None:
-        ax = plt.figure(figsize=(6.4, 5)).add_subplot(projection="3d", computed_zorder=False)
+        ax = plt.figure(figsize=(5.6, 4.6)).add_subplot(projection="3d", computed_zorder=False)
+    cut = torch.where(z > top, torch.nan, z)
     ax.plot_surface(
-        *map(np.asarray, (x, y, z.clamp(max=top))), cmap="viridis", rcount=80, ccount=80, lw=0, alpha=0.9
+        *map(np.asarray, (x, y, cut)), cmap="viridis", rcount=60, ccount=60, lw=0, vmax=float(top)
     )
     for path in [] if paths is None else paths.double():
         lift = heights(path).clamp(max=top) + 0.02 * (top - z.min())
-        (line,) = ax.plot(*np.asarray(path).T, np.asarray(lift), lw=1, zorder=5)
-        ax.plot(*[[v] for v in path[-1].tolist()], [float(lift[-1])], "o", ms=4, c=line.get_color(), zorder=6)
+        ax.plot(*np.asarray(path).T, np.asarray(lift), lw=0.9, c="white", zorder=5)
+        ax.plot(*[[v] for v in path[-1].tolist()], [float(lift[-1])], "o", ms=4, c="tab:red", zorder=6)
     ax.set(title=title, zlabel="V")
-    ax.view_init(50, -60)
+    ax.view_init(55, -60)
     if show:
         plt.show()
     return ax
@@ -612,7 +615,7 @@ def _action(landscape: Landscape, path: Tensor) -> Tensor:
     norm = lambda v: (v.square().sum(-1) + 1e-24).sqrt()
     return (norm(f) * norm(move) - (f * move).sum(-1)).sum()
 
-# %% ../nbs/04_landscapes.ipynb #48fc41ee
+# %% ../nbs/04_landscapes.ipynb #a2708ba5
 def _relax_path(landscape: Landscape, path: Tensor, iterations: int) -> ActionPath:
     "Minimise the action of a chain with fixed ends by L-BFGS."
     from scipy.optimize import minimize
@@ -630,17 +633,17 @@ def _relax_path(landscape: Landscape, path: Tensor, iterations: int) -> ActionPa
         gradient, value = slope(torch.as_tensor(z).reshape(-1, path.shape[1]))
         return float(value), gradient.flatten().numpy()
 
-    options = {"maxiter": iterations, "maxcor": 30, "maxfun": 2 * iterations, "ftol": 1e-13, "gtol": 1e-9}
+    options = {"maxiter": iterations, "maxcor": 30, "maxfun": 2 * iterations, "ftol": 1e-9, "gtol": 1e-9}
     found = minimize(numpy_slope, path[1:-1].flatten().numpy(), jac=True, method="L-BFGS-B", options=options)
     path = torch.cat([path[:1], torch.as_tensor(found.x).reshape(-1, path.shape[1]), path[-1:]])
     return ActionPath(path, float(_action(landscape, path)))
 
-# %% ../nbs/04_landscapes.ipynb #01f2f7cd
+# %% ../nbs/04_landscapes.ipynb #34b4b4aa
 def minimum_action_path(
     landscape: Landscape,
     start: Sequence[float],
     end: Sequence[float],
-    points: int = 80,
+    points: int = 50,
     iterations: int = 600,
 ) -> ActionPath:
     "The path of least action of a differentiable landscape, tried from a chain bent to either side; the better one."
@@ -706,3 +709,338 @@ def barriers(landscape: Landscape) -> pd.DataFrame:
             rounded = [tuple(p.numpy().round(4).tolist()) for p in (here, there, saddle.x)]
             rows.append([*rounded, height])
     return pd.DataFrame(rows, columns=["from", "to", "saddle", "height"])
+
+# %% ../nbs/04_landscapes.ipynb #e48c42d3
+@dataclass(frozen=True, eq=False)
+class ControlProblem:
+    "Steer cells of a controlled landscape from N(start, spread²) to the target within `horizon` steps of dt."
+
+    landscape: Landscape
+    start: tuple[float, ...]
+    target: tuple[float, ...]
+    spread: float = 0.1
+    horizon: int = 60
+    dt: float = 0.05
+    substeps: int = 2
+    action_cost: float = 0.01
+
+# %% ../nbs/04_landscapes.ipynb #02adcaba
+def _gaussians(x: Tensor, bumps: Tensor, confinement: float) -> Tensor:
+    "Σ height exp(-|x - centre|²/2 width²) + confinement (x⁴ + y⁴); bumps are rows (x, y, height, width)."
+    bumps = bumps.to(x)
+    distance = (x[..., None, :] - bumps[:, :2]).square().sum(-1)
+    hills = bumps[:, 2] * torch.exp(-distance / (2 * bumps[:, 3] ** 2))
+    return hills.sum(-1) + confinement * x.pow(4).sum(-1)
+
+
+def _bumpy(bumps: Sequence[tuple[float, ...]], size: float = 4.0) -> Landscape:
+    "A landscape of wells (negative height) and hills, pushed with gain 4, noise 0.25, drift clipped at ±20."
+    potential = partial(_gaussians, bumps=torch.tensor(bumps, dtype=torch.float64), confinement=0.0125)
+    bounds = ((-size, size), (-size, size))
+    return Landscape(potential, bounds, sigma=0.25, clip=20.0, control=Push(4.0))
+
+# %% ../nbs/04_landscapes.ipynb #22ce05de
+def trap() -> ControlProblem:
+    "A well at (0.6, 0) catches cells on the straight way from (-2, 0) to (2.5, 0); the detour leads over y > 1."
+    wells = [(-2, 0, -2, 0.6), (0.6, 0, -3, 0.6), (2.5, 0, -3, 0.6), (0, 2.2, -1, 0.8)]
+    ridge = [(1.6, y, 5, 0.35) for y in (0, 0.5, -0.5, -1, -1.5, -2)]
+    return ControlProblem(_bumpy([*wells, *ridge]), (-2.0, 0.0), (2.5, 0.0))
+
+# %% ../nbs/04_landscapes.ipynb #cb22b90e
+def horseshoe() -> ControlProblem:
+    "A wall shaped like a horseshoe, open towards the start at (-2.5, 0), before the target at (2.5, 0)."
+    angles = np.radians(np.arange(-120, 121, 20))
+    wall = [(1.3 * math.cos(a), 1.3 * math.sin(a), 4, 0.35) for a in angles]
+    wells = [(-2.5, 0, -1, 0.6), (0.4, 0, -2, 0.5), (2.5, 0, -3, 0.6)]
+    return ControlProblem(_bumpy([*wells, *wall]), (-2.5, 0.0), (2.5, 0.0))
+
+# %% ../nbs/04_landscapes.ipynb #aa3b9778
+def spiral() -> ControlProblem:
+    "A wall coiled once and a quarter around the target at (0, 0); a well outside it, on the straight way from (-3, 0)."
+    angles = np.arange(0, 2.5 * np.pi + 0.01, np.pi / 12)
+    radius = 0.8 + 1.1 * angles / (2 * np.pi)
+    wall = [(r * math.cos(a), r * math.sin(a), 3, 0.3) for r, a in zip(radius, angles, strict=True)]
+    wells = [(-3, 0, -1, 0.6), (-1.95, 0, -2.5, 0.4), (0, 0, -3, 0.5)]
+    return ControlProblem(_bumpy([*wells, *wall]), (-3.0, 0.0), (0.0, 0.0))
+
+# %% ../nbs/04_landscapes.ipynb #4b067618
+@dataclass(frozen=True, eq=False)
+class Steered:
+    "What became of steered cells."
+
+    path: Tensor  # cells × (horizon + 1) × d
+    actions: Tensor  # cells × horizon × k
+    returns: Tensor  # cells
+    arrived: Tensor  # cells, bool: at the end in the basin of the target
+
+# %% ../nbs/04_landscapes.ipynb #3a51c55d
+def steer(
+    problem: ControlProblem, policy: Callable[[Tensor, int], Tensor], cells: int = 1000, seed: int = 0
+) -> Steered:
+    "Run `policy` (places (n, d), step) → actions (n, k) on so many cells; `DataError` for a bad start, target or dt."
+    landscape, generator = problem.landscape, torch.Generator().manual_seed(seed)
+    start, target = _inside(landscape, problem.start, "start"), _inside(landscape, problem.target, "target")
+    check_dt(landscape, torch.stack([start, target]), problem.dt, problem.substeps)
+    x = start + problem.spread * torch.randn(cells, len(start), dtype=start.dtype, generator=generator)
+    path, actions = [x], []
+    for step in range(problem.horizon):
+        actions.append(policy(path[-1], step).clamp(-1, 1))
+        path.append(langevin_step(landscape, path[-1], actions[-1], problem.dt, problem.substeps, generator))
+    path, actions = torch.stack(path, dim=1), torch.stack(actions, dim=1)
+    distance = (path[:, [0, -1]] - target).square().sum(dim=-1)
+    returns = distance[:, 0] - distance[:, 1] - problem.action_cost * actions.square().sum(dim=(1, 2))
+    return Steered(path, actions, returns, settles_in(landscape, path[:, -1], problem.target))
+
+# %% ../nbs/04_landscapes.ipynb #185b1992
+def straight(problem: ControlProblem) -> Callable[[Tensor, int], Tensor]:
+    "The policy that pushes straight towards the target, as hard as it can."
+
+    def policy(x: Tensor, step: int) -> Tensor:
+        way = torch.as_tensor(problem.target).to(x) - x
+        return way / way.abs().amax(dim=-1, keepdim=True).clamp(min=0.1)
+
+    return policy
+
+# %% ../nbs/04_landscapes.ipynb #9626c0c8
+def _jumps(axis: Tensor, mean: Tensor, variance: float) -> tuple[Tensor, Tensor]:
+    "Nodes and weights, each (n, 3), of the chain on one axis whose jumps have this mean (n,) and variance."
+    h, stride = float(axis[1] - axis[0]), 1
+    while (stride * h) ** 2 < variance + h**2 / 4:
+        stride += 1
+    wide = stride * h
+    node = ((mean - axis[0]) / h).round().clamp(stride, len(axis) - 1 - stride)
+    beside = (mean - axis[0] - node * h).clamp(-h / 2, h / 2)
+    spread = (variance + beside**2).maximum(beside.abs() * wide)
+    down, up = (spread - beside * wide) / (2 * wide**2), (spread + beside * wide) / (2 * wide**2)
+    nodes = torch.stack([node - stride, node, node + stride], dim=-1).long()
+    return nodes, torch.stack([down, 1 - down - up, up], dim=-1)
+
+# %% ../nbs/04_landscapes.ipynb #d242866d
+def _transition(axes: Sequence[Tensor], mean: Tensor, variance: float):
+    "Sparse transition matrix, nodes × nodes, to the places `mean` (nodes, d) with noise of this variance per axis."
+    from scipy.sparse import csr_matrix
+
+    nodes = torch.zeros(len(mean), 1, dtype=torch.long)
+    weights = torch.ones(len(mean), 1, dtype=torch.float64)
+    for i, axis in enumerate(axes):
+        node, weight = _jumps(axis, mean[:, i], variance)
+        nodes = (nodes[:, :, None] * len(axis) + node[:, None]).flatten(1)
+        weights = (weights[:, :, None] * weight[:, None]).flatten(1)
+    starts = np.arange(len(mean) + 1) * nodes.shape[1]
+    return csr_matrix((weights.numpy().ravel(), nodes.numpy().ravel(), starts), shape=[len(mean)] * 2)
+
+# %% ../nbs/04_landscapes.ipynb #eafc5353
+def _refined(scores: np.ndarray, best: np.ndarray, levels: int, k: int) -> tuple[np.ndarray, np.ndarray]:
+    "Best score (n,) and action (n, k) between the grid's `levels` per component; scores are levels^k × n."
+    columns, spacing = np.arange(scores.shape[1]), 2 / (levels - 1)
+    value, actions = scores[best, columns], []
+    for i in range(k):
+        stride = levels ** (k - 1 - i)
+        level = best // stride % levels
+        here, inner = scores[best, columns], (level > 0) & (level < levels - 1)
+        down, up = (scores[np.where(inner, best + side * stride, best), columns] for side in (-1, 1))
+        curvature = np.minimum(down - 2 * here + up, -1e-12)
+        value = value - inner * (up - down) ** 2 / (8 * curvature)
+        actions.append(-1 + spacing * (level + inner * (down - up) / (2 * curvature)))
+    return value, np.stack(actions, axis=1)
+
+# %% ../nbs/04_landscapes.ipynb #b88a3ca8
+@dataclass(frozen=True, eq=False)
+class Optimum:
+    "The solution of a control problem: V_0 on the grid, the policy for every step, and what it achieves on average."
+
+    value: GridFunction  # V_0, nodes × nodes
+    actions: tuple[GridFunction, ...]  # one per step, nodes × nodes × k
+    expected_return: float  # from the start distribution
+
+    def policy(self, x: Tensor, step: int) -> Tensor:
+        "The optimal action (n, k) at places (n, d) in this step."
+        return self.actions[step](x).to(x.dtype)
+
+# %% ../nbs/04_landscapes.ipynb #5c65d3a5
+def optimal_control(problem: ControlProblem, nodes: int = 121, levels: int = 5) -> Optimum:
+    "Solve a control problem in 1-D or 2-D by dynamic programming on a grid, `levels` per action component, refined."
+    landscape, k = problem.landscape, action_size(problem.landscape)
+    axes, points = grid(landscape, nodes)
+    start, target = _inside(landscape, problem.start, "start"), _inside(landscape, problem.target, "target")
+    check_dt(landscape, torch.stack([start, target]), problem.dt, problem.substeps)
+    h, shape = problem.dt / problem.substeps, [nodes] * len(axes)
+    tried = torch.cartesian_prod(*[torch.linspace(-1, 1, levels, dtype=torch.float64)] * k).reshape(-1, k)
+    chains = [
+        _transition(
+            axes, points + h * drift(landscape, points, a.expand(len(points), k)), landscape.sigma**2 * h
+        )
+        for a in tried
+    ]
+    cost = problem.action_cost * tried.square().sum(dim=1).numpy()
+    distance = (points - target).square().sum(dim=1).numpy()
+    scores, future, actions = np.empty((len(chains), len(points))), -distance, []
+    for _ in range(problem.horizon):
+        for i, chain in enumerate(chains):
+            after = future
+            for _ in range(problem.substeps):
+                after = chain @ after
+            scores[i] = after - cost[i]
+        future, action = _refined(scores, scores.argmax(axis=0), levels, k)
+        actions.append(GridFunction(axes, torch.as_tensor(action).reshape(*shape, k)))
+    value = GridFunction(axes, torch.as_tensor(future + distance).reshape(shape))
+    return Optimum(value, tuple(actions[::-1]), _expected(value, start, problem.spread))
+
+# %% ../nbs/04_landscapes.ipynb #50b792dd
+def _expected(value: GridFunction, start: Tensor, spread: float) -> float:
+    "The mean of a grid function under N(start, spread²), a weighted sum over nodes."
+    weight = torch.ones(())
+    for i, axis in enumerate(value.axes):
+        bell = torch.exp(-((axis - start[i]) ** 2) / (2 * spread**2))
+        weight = weight[..., None] * (bell / bell.sum())
+    return float((weight * value.values).sum())
+
+# %% ../nbs/04_landscapes.ipynb #a3063d71
+def rotation(dimensions: int, seed: int = 0) -> Tensor:
+    "A random orthogonal matrix, float64; its first two columns carry the plane."
+    generator = torch.Generator().manual_seed(seed)
+    q, r = torch.linalg.qr(torch.randn(dimensions, dimensions, dtype=torch.float64, generator=generator))
+    return q * r.diagonal().sign()
+
+# %% ../nbs/04_landscapes.ipynb #b85de195
+def rotated(landscape: Landscape, dimensions: int = 10, seed: int = 0, stiffness: float = 3.0) -> Landscape:
+    "A landscape in more dimensions: x = Q (y, z), y in the old one, z harmonic noise dimensions of this stiffness."
+    old = landscape.dimensions
+    if dimensions < old:
+        raise DataError(
+            f"dimensions {dimensions} is fewer than the {old} of the landscape; use at least {old}"
+        )
+    q = rotation(dimensions, seed)
+    wide = 5 * landscape.sigma / math.sqrt(2 * stiffness)
+    box = torch.tensor([*landscape.bounds, *[(-wide, wide)] * (dimensions - old)], dtype=torch.float64)
+    corners = torch.stack([q * box[:, 0], q * box[:, 1]])
+    bounds = torch.stack([corners.amin(0).sum(1), corners.amax(0).sum(1)], dim=1).tolist()
+    control = landscape.control
+    if isinstance(control, Push):
+        inner = torch.eye(old).double() if control.directions is None else control.directions.double()
+        control = Push(control.gain, q @ torch.block_diag(inner, torch.eye(dimensions - old).double()))
+    embed = partial(_embedded, landscape.potential or landscape.force, q, old, stiffness)
+    part = {"potential": embed} if landscape.potential else {"potential": None, "force": embed}
+    return replace(landscape, bounds=bounds, control=control, **part)
+
+# %% ../nbs/04_landscapes.ipynb #bb272c82
+def _embedded(
+    function: Callable[..., Tensor], q: Tensor, old: int, stiffness: float, x: Tensor, **parameters: float
+) -> Tensor:
+    "Potential (...) or force (..., n) of the embedded landscape at x (..., n)."
+    y = x @ q.to(x)
+    inner, noise = torch.as_tensor(function(y[..., :old], **parameters)), y[..., old:]
+    if inner.ndim == x.ndim:
+        return torch.cat([inner, -stiffness * noise], dim=-1) @ q.to(x).T
+    return inner + stiffness * noise.square().sum(-1) / 2
+
+# %% ../nbs/04_landscapes.ipynb #a7cca764
+def rotated_problem(problem: ControlProblem, dimensions: int = 10, seed: int = 0) -> ControlProblem:
+    "A control problem in more dimensions; the noise dimensions keep the variance `spread²` that they start with."
+    stiffness = problem.landscape.sigma**2 / (2 * problem.spread**2)
+    landscape = rotated(problem.landscape, dimensions, seed, stiffness)
+    lift = rotation(dimensions, seed)[:, : problem.landscape.dimensions]
+    start, target = (lift @ torch.tensor(p, dtype=torch.float64) for p in (problem.start, problem.target))
+    return replace(problem, landscape=landscape, start=tuple(start.tolist()), target=tuple(target.tolist()))
+
+# %% ../nbs/04_landscapes.ipynb #3e29de2d
+def hill_network(sigma: float = 0.1) -> Landscape:
+    "The 11 regulators of Krumsiek et al. (2011) in continuous form, 11-D; no potential; controlled by a push of gain 1."
+    return Landscape(
+        None, ((-0.2, 1.4),) * 11, {}, partial(_hill_force, krumsiek_rules()), sigma=sigma, control=Push(1.0)
+    )
+
+
+def _hill_force(rules: Mapping, x: Tensor) -> Tensor:
+    power = x.clamp(min=0) ** 4
+    level = dict(zip(rules, (power / (0.5**4 + power)).unbind(-1), strict=True))
+    return torch.stack([soft_rule(rule, level) for rule in rules.values()], dim=-1) - x
+
+# %% ../nbs/04_landscapes.ipynb #064e5514
+def density_potential(cells: np.ndarray, bandwidth: float | None = None) -> Landscape:
+    "V = -log kernel density of 2-D points (n × 2), noise √2, whose stationary density is the kernel density."
+    cells = torch.as_tensor(np.array(cells, dtype=np.float64))
+    if cells.ndim != 2 or cells.shape[1] > GRID_LIMIT or len(cells) < 10 or not torch.isfinite(cells).all():
+        raise DataError(
+            f"cells have shape {tuple(cells.shape)}; give at least 10 finite rows of at most {GRID_LIMIT} coordinates"
+        )
+    if bandwidth is None:  # Scott's rule
+        bandwidth = float(cells.std(dim=0).mean()) * len(cells) ** (-1 / 6)
+    low, high = cells.amin(dim=0) - 4 * bandwidth, cells.amax(dim=0) + 4 * bandwidth
+    bounds = list(zip(low.tolist(), high.tolist(), strict=True))
+    return Landscape(
+        partial(_minus_log_density, cells, bandwidth), bounds, sigma=math.sqrt(2), clip=50 / bandwidth
+    )
+
+
+def _minus_log_density(cells: Tensor, bandwidth: float, x: Tensor) -> Tensor:
+    squares = (x[..., None, :] - cells.to(x)).square().sum(-1)
+    constant = math.log(len(cells)) + cells.shape[1] / 2 * math.log(2 * math.pi * bandwidth**2)
+    return constant - torch.logsumexp(-squares / (2 * bandwidth**2), dim=-1)
+
+# %% ../nbs/04_landscapes.ipynb #273e8b2a
+@dataclass(frozen=True, eq=False)
+class Basins:
+    "Valleys on a grid: the basin of each node, the bottoms (deepest first), and the lowest passes between basins."
+
+    labels: GridFunction  # int, nodes × nodes
+    bottoms: Tensor  # basins × 2
+    energies: Tensor  # basins
+    passes: pd.DataFrame  # a, b, x, y, energy, and barrier seen from the shallower of the two lakes
+
+# %% ../nbs/04_landscapes.ipynb #75a6c5de
+def _flood(values: np.ndarray, persistence: float) -> tuple[np.ndarray, list[tuple[int, int, int]]]:
+    "The bottom node of every node's basin (flat), and the passes as (bottom, bottom, node)."
+    size, height = values.shape, values.ravel()
+    lake, sea, passes = {}, {}, []  # lake: absorbed into; sea: connected to, the deepest bottom on top
+
+    def top(of: dict[int, int], node: int) -> int:
+        while of[node] != node:
+            node = of[node]
+        return node
+
+    owner = np.full(height.size, -1)
+    for node in np.argsort(height, kind="stable").tolist():
+        row, column = divmod(node, size[1])
+        near = [(row + i, column + j) for i in (-1, 0, 1) for j in (-1, 0, 1)]
+        near = [r * size[1] + c for r, c in near if 0 <= r < size[0] and 0 <= c < size[1]]
+        near = sorted((n for n in near if owner[n] >= 0), key=height.__getitem__)
+        owner[node] = owner[near[0]] if near else node
+        if not near:
+            lake[node] = sea[node] = node
+        for other in near[1:]:
+            a, b = top(sea, owner[node]), top(sea, owner[other])
+            if a == b:
+                continue
+            deep, shallow = sorted((a, b), key=height.__getitem__)
+            if height[node] - height[shallow] < persistence:
+                lake[shallow] = top(lake, owner[other] if b == deep else owner[node])
+            else:
+                passes.append((int(owner[node]), int(owner[other]), node))
+            sea[shallow] = deep
+    bottom = np.array([top(lake, n) for n in owner.tolist()])
+    return bottom, [(top(lake, a), top(lake, b), node) for a, b, node in passes]
+
+# %% ../nbs/04_landscapes.ipynb #98d40f1f
+def basins(surface: Landscape | GridFunction, nodes: int = 101, persistence: float = 0.1) -> Basins:
+    "Basins and spanning passes of a 2-D landscape or grid function; lakes shallower than `persistence` are absorbed."
+    heights = _heights(surface, nodes)
+    if len(heights.axes) != 2:
+        raise DataError(f"basins are found in 2 dimensions, this landscape has {len(heights.axes)}")
+    height = heights.values.double().numpy().ravel()
+    bottom, passes = _flood(heights.values.double().numpy(), persistence)
+    bottoms = sorted(set(bottom.tolist()), key=height.__getitem__)
+    place = torch.cartesian_prod(*heights.axes)
+    labels = torch.as_tensor([bottoms.index(b) for b in bottom.tolist()]).reshape(heights.values.shape)
+    rows = [
+        [
+            bottoms.index(a),
+            bottoms.index(b),
+            *place[n].tolist(),
+            height[n],
+            height[n] - max(height[a], height[b]),
+        ]
+        for a, b, n in passes
+    ]
+    table = pd.DataFrame(rows, columns=["a", "b", "x", "y", "energy", "barrier"])
+    return Basins(GridFunction(heights.axes, labels), place[bottoms], torch.as_tensor(height[bottoms]), table)
