@@ -12,10 +12,10 @@ __all__ = ['GRID_LIMIT', 'PROBLEMS', 'Push', 'Signals', 'Landscape', 'drift', 'a
            'Steered', 'steer', 'straight', 'Optimum', 'optimal_control', 'rotation', 'rotated', 'rotated_problem',
            'hill_network', 'density_potential', 'Basins', 'basins']
 
-# %% ../nbs/04_landscapes.ipynb #d0bd789c
+# %% ../nbs/04_landscapes.ipynb #1cb9b594
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
@@ -138,7 +138,7 @@ def _field(landscape: Landscape, x: Tensor, parameters: Mapping[str, float | Ten
         return -_differences(lambda z: landscape.potential(z, **parameters), x).to(x.dtype)
     return -torch.func.grad(lambda z: landscape.potential(z, **parameters).sum())(x)
 
-# %% ../nbs/04_landscapes.ipynb #0b06afdd
+# %% ../nbs/04_landscapes.ipynb #c8065407
 def drift(landscape: Landscape, x: Tensor, action: Tensor | None = None) -> Tensor:
     "f(x) + B a, (..., d), at x (..., d) under an action (..., k) in [-1, 1]; `DataError` if no control is defined."
     control, parameters = landscape.control, dict(landscape.parameters)
@@ -149,10 +149,13 @@ def drift(landscape: Landscape, x: Tensor, action: Tensor | None = None) -> Tens
             low, high = control.low[i], control.high[i]
             parameters[name] = low + (high - low) * (action[..., i].clamp(-1, 1) + 1) / 2
     f = _field(landscape, x, parameters).clamp(-landscape.clip, landscape.clip)
-    if action is None or isinstance(control, Signals):
-        return f
+    return f + _pushed(control, action) if action is not None and isinstance(control, Push) else f
+
+
+def _pushed(control: Push, action: Tensor) -> Tensor:
+    "B a, (..., d), of actions (..., k)."
     push = control.gain * action.clamp(-1, 1)
-    return f + (push if control.directions is None else push @ control.directions.to(push).T)
+    return push if control.directions is None else push @ control.directions.to(push).T
 
 # %% ../nbs/04_landscapes.ipynb #a4a4fb79
 def action_size(landscape: Landscape) -> int:
@@ -877,7 +880,16 @@ class Optimum:
         "The optimal action (n, k) at places (n, d) in this step."
         return self.actions[step](x).to(x.dtype)
 
-# %% ../nbs/04_landscapes.ipynb #fd84a0ad
+# %% ../nbs/04_landscapes.ipynb #aad30449
+def _drifts(landscape: Landscape, points: Tensor, actions: Tensor) -> Iterator[Tensor]:
+    "The drift at all points (n, d) under each action (m, k); a push is added to one drift, signals need one each."
+    if isinstance(landscape.control, Push):
+        free = drift(landscape, points)
+        yield from (free + _pushed(landscape.control, action) for action in actions)
+    else:
+        yield from (drift(landscape, points, action.expand(len(points), -1)) for action in actions)
+
+# %% ../nbs/04_landscapes.ipynb #e6489ba2
 def optimal_control(problem: ControlProblem, nodes: int = 121, levels: int = 5) -> Optimum:
     "Solve a control problem in 1-D or 2-D by dynamic programming on a grid, `levels` per action component, refined."
     landscape, k = problem.landscape, action_size(problem.landscape)
@@ -886,10 +898,7 @@ def optimal_control(problem: ControlProblem, nodes: int = 121, levels: int = 5) 
     h, shape = problem.dt / problem.substeps, [nodes] * len(axes)
     tried = torch.cartesian_prod(*[torch.linspace(-1, 1, levels, dtype=torch.float64)] * k).reshape(-1, k)
     chains = [
-        _transition(
-            axes, points + h * drift(landscape, points, a.expand(len(points), k)), landscape.sigma**2 * h
-        )
-        for a in tried
+        _transition(axes, points + h * f, landscape.sigma**2 * h) for f in _drifts(landscape, points, tried)
     ]
     cost = problem.action_cost * tried.square().sum(dim=1).numpy()
     distance = (points - target).square().sum(dim=1).numpy()
