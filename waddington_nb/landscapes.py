@@ -453,7 +453,7 @@ def _heights(surface: Landscape | GridFunction, nodes: int) -> GridFunction:
     axes, points = grid(surface, nodes)
     return GridFunction(axes, energy(surface, points).reshape([nodes] * len(axes)))
 
-# %% ../nbs/04_landscapes.ipynb #fab2823d
+# %% ../nbs/04_landscapes.ipynb #3a9264a2
 def plot_surface(
     surface: Landscape | GridFunction,
     paths: Tensor | None = None,  # cells × steps × 2
@@ -470,7 +470,7 @@ def plot_surface(
     top = torch.quantile(z.flatten(), ceiling)
     x, y = torch.meshgrid(*heights.axes, indexing="ij")
     if ax is None:
-        ax = plt.figure(figsize=(5.6, 4.6)).add_subplot(projection="3d", computed_zorder=False)
+        ax = plt.figure(figsize=(4.8, 4)).add_subplot(projection="3d", computed_zorder=False)
     cut = torch.where(z > top, torch.nan, z)
     ax.plot_surface(
         *map(np.asarray, (x, y, cut)), cmap="viridis", rcount=100, ccount=100, lw=0, vmax=float(top)
