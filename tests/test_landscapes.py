@@ -105,6 +105,12 @@ def test_drift_is_minus_the_gradient():
         assert torch.allclose(exact, differences, rtol=1e-4, atol=1e-4 * float(exact.abs().max()))
 
 
+def test_action_of_a_bent_way_is_twice_the_barrier():
+    "On the Müller–Brown surface the way up to the higher pass is curved; the action is still 2 ΔV."
+    path = ls.minimum_action_path(ls.mueller_brown(), (-0.558224, 1.441726), (-0.822002, 0.624313))
+    assert abs(path.action / (2 * (146.699517 - 40.664844)) - 1) < 0.005
+
+
 def test_optimum_of_the_trap_is_converged():
     "Neither more nodes nor more action levels move the optimum by more than 0.005, one part in four thousand."
     best = ls.optimal_control(ls.trap()).expected_return
