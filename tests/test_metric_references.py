@@ -3,11 +3,15 @@
 They come with `pip install cell-eval==0.8.2 scperteval==0.2 pertpy==1.0.3 statsmodels==0.14.6`.
 """
 
+import subprocess
+import sys
+
 import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
 
+import waddington_nb as wd
 from waddington_nb import metrics
 
 CLOSE = {"rtol": 1e-6, "atol": 1e-6}
@@ -143,6 +147,41 @@ def test_gene_list_scores_equal_cell_eval(cell_eval_pair, cell_eval_comparison):
     assert 0 < min(overlap.values()) and min(overlap.values()) < 1
     ours = [metrics.classification_scores(*pairs[p])["auprc"] for p in auprc]
     np.testing.assert_allclose(ours, list(auprc.values()), **CLOSE)
+
+
+def test_cell_eval_takes_our_pair_of_files_as_they_are(tmp_path):
+    pytest.importorskip("cell_eval", reason="cell-eval is not installed")
+    task = wd.Task(wd.haematopoiesis(seed=0), group_key="donor", hold_out="donor 1")
+    cells = wd.mean_shift(task)
+    predicted, real = wd.cell_eval_pair(task, cells, tmp_path)
+    command = [
+        sys.executable,
+        "-m",
+        "cell_eval",
+        "run",
+        "-ap",
+        predicted,
+        "-ar",
+        real,
+        "-o",
+        tmp_path / "out",
+    ]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    theirs = pd.read_csv(tmp_path / "out" / "results.csv").set_index("perturbation")
+    ours = wd.evaluate(task, cells, times=0).table.query("method == 'policy' and genes == 'all'")
+    for metric in [
+        "pearson_delta",
+        "mse",
+        "mae",
+        *(f"discrimination_score_{d}" for d in metrics.DISCRIMINATION),
+    ]:
+        values = ours[ours["metric"] == metric].set_index("perturbation")["value"]
+        np.testing.assert_allclose(
+            values, theirs.loc[values.index, metric], err_msg=metric, rtol=1e-5, atol=1e-6
+        )
+    overlap = ours[ours["metric"] == "de_overlap"].set_index("perturbation")["value"]
+    np.testing.assert_allclose(overlap, theirs.loc[overlap.index, "overlap_at_N"], **CLOSE)
 
 
 # --------------------------------------------------------------------------------------------------------- scperteval
