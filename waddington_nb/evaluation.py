@@ -428,9 +428,9 @@ def collapse_warning(task: Task, cells: ad.AnnData) -> str:
         f"{low['spread'].mean():.0%} of what the real ones do, so the policy gives nearly one answer for all."
     )
 
-# %% ../nbs/17_evaluation.ipynb #23855c95
+# %% ../nbs/17_evaluation.ipynb #9aa17b77
 def calibration(table: pd.DataFrame) -> pd.DataFrame:
-    "DRF (mean over conditions) and BDS of every metric and gene set: halves of the real cells against no change."
+    "DRF (median over conditions) and BDS of every metric and gene set: halves of the real cells against no change."
     control = table[table["method"] == "no_change"].drop_duplicates(
         ["group", "perturbation", "metric", "genes"]
     )
@@ -439,9 +439,9 @@ def calibration(table: pd.DataFrame) -> pd.DataFrame:
         perfect = 1.0 if metric in metrics.HIGHER_IS_BETTER else 0.0
         positive, negative = part["ceiling"].to_numpy(), part["value"].to_numpy()
         drf = metrics.dynamic_range_fraction(positive, negative, perfect)
-        mean = float(np.nanmean(drf)) if np.isfinite(drf).any() else float("nan")
+        middle = float(np.nanmedian(drf)) if np.isfinite(drf).any() else float("nan")
         bds = metrics.bound_discrimination_score(positive, negative, perfect)
-        rows.append({"metric": metric, "genes": genes, "DRF": mean, "BDS": bds})
+        rows.append({"metric": metric, "genes": genes, "DRF": middle, "BDS": bds})
     return pd.DataFrame(rows)
 
 # %% ../nbs/17_evaluation.ipynb #ae50b19e
@@ -593,9 +593,9 @@ nulls: predictions that cost nothing. The <b>ceiling</b> is what one half of the
 other half (small halves make distances look larger than they are). In the figure, 0 is the better null and 1 the ceiling;
 scores whose ceiling is no better than the null cannot tell methods apart on these cells and are left out of it.</p>"""
 
-# %% ../nbs/17_evaluation.ipynb #611bc818
+# %% ../nbs/17_evaluation.ipynb #022fd5c9
 _CALIBRATION_NOTE = """<p class=note>DRF, the dynamic range fraction: how far from no change to a perfect score a half of the real
-cells gets. BDS, the bound discrimination score: in what share of the conditions it beats no change. A score with a DRF near
+cells gets, median over conditions. BDS, the bound discrimination score: in what share of the conditions it beats no change. A score with a DRF near
 or below 0 cannot rank methods on these cells.</p>"""
 
 # %% ../nbs/17_evaluation.ipynb #485f45be

@@ -47,17 +47,11 @@ def combinations(perturbations: Sequence[str]) -> list[str]:
         "no perturbation is a combination A+B of two others that are there too; hold out something else"
     )
 
-# %% ../nbs/19_leaderboards.ipynb #2afeb2e1
-def units(
-    adata: ad.AnnData,
-    over: str,  # 'group', 'perturbation' or 'combination'
-    *,
-    perturbation_key: str = "perturbation",
-    control: str = "control",
-    group_key: str | None = None,
-    min_cells: int = 10,  # fewest cells in each arm of a condition
-) -> list[str]:
-    "Names of what can be held out in turn, in order of their names. Raises `DataError`."
+# %% ../nbs/19_leaderboards.ipynb #e3689e12
+def _arms(
+    adata: ad.AnnData, over: str, perturbation_key: str, control: str, group_key: str | None
+) -> pd.DataFrame:
+    "Cells per condition, columns group, perturbation, perturbed and control, and `unit`. Raises `DataError`."
     if over not in OVER:
         raise DataError(f"over {over!r} is unknown; {close_names(over, OVER)}")
     done = require_key(adata.obs, perturbation_key, "perturbation_key")
@@ -68,15 +62,29 @@ def units(
     )
     labelled = (done != "") & (group != "")
     sizes = arm_sizes(done, group, labelled & (done != control), labelled & (done == control))
-    enough = sizes[sizes[["perturbed", "control"]].min(axis=1) >= min_cells]
-    found = sorted(enough["group" if over == "group" else "perturbation"].unique())
+    return sizes.assign(unit=sizes["group" if over == "group" else "perturbation"])
+
+# %% ../nbs/19_leaderboards.ipynb #e90ebc95
+def units(
+    adata: ad.AnnData,
+    over: str,  # 'group', 'perturbation' or 'combination'
+    *,
+    perturbation_key: str = "perturbation",
+    control: str = "control",
+    group_key: str | None = None,
+    min_cells: int = 10,  # fewest cells in each arm of a condition
+) -> tuple[list[str], list[str]]:
+    "Names of what can be held out in turn, and of what has too few cells; sorted. Raises `DataError`."
+    sizes = _arms(adata, over, perturbation_key, control, group_key)
+    found = sorted(sizes.loc[sizes[["perturbed", "control"]].min(axis=1) >= min_cells, "unit"].unique())
+    aside = sorted(set(sizes["unit"]) - set(found))
     if over == "combination":
-        return combinations(found)
+        return combinations(found), [p for p in aside if "+" in p]
     if len(found) < 2:
         raise DataError(
             f"there is only {len(found)} {over} with {min_cells} cells in both arms; at least two are needed to hold one out"
         )
-    return found
+    return found, aside
 
 # %% ../nbs/19_leaderboards.ipynb #dc8d73ac
 Competitor = Callable[..., ad.AnnData]
@@ -180,7 +188,7 @@ def _check_contest(methods: Mapping[str, Competitor], seeds: Sequence[int], foun
         if name not in found:
             raise DataError(f"{name!r} cannot be held out; {close_names(name, found)}")
 
-# %% ../nbs/19_leaderboards.ipynb #53d41fa9
+# %% ../nbs/19_leaderboards.ipynb #90ddc0fc
 def leaderboard(
     adata: ad.AnnData,
     methods: Mapping[str, Competitor],  # name → (task) -> AnnData, or (task, seed) -> AnnData
@@ -193,9 +201,10 @@ def leaderboard(
 ) -> pd.DataFrame:
     """Scores of every method on everything held out in turn, one row per unit, condition, method, metric, gene set and seed.
 
-    Columns: held_out, group, perturbation, method, metric, genes, seed, value, null, ceiling. Raises `DataError`."""
+    Columns: held_out, group, perturbation, method, metric, genes, seed, value, null, ceiling; what has too few cells to
+    be held out is named in `attrs['set_aside']`. Raises `DataError`."""
     named = {k: v for k, v in keys.items() if k in inspect.signature(units).parameters}
-    found = units(adata, over, **named)
+    found, aside = units(adata, over, **named)
     _check_contest(methods, seeds, found, hold_out)
     methods = _NULLS | dict(methods)
     runs, tables = sum(len(seeds) if takes_seed(m) else 1 for m in methods.values()), []
@@ -207,7 +216,9 @@ def leaderboard(
             table = score_predictions(task, predictions, reference_space(task), times=0)
             tables.append(table.drop(columns=["modality", "ci_low", "ci_high"]).assign(held_out=unit))
     scores = pd.concat(tables, ignore_index=True)
-    return scores[["held_out", *scores.columns.drop("held_out")]]
+    scores = scores[["held_out", *scores.columns.drop("held_out")]]
+    scores.attrs["set_aside"] = aside
+    return scores
 
 # %% ../nbs/19_leaderboards.ipynb #aab05778
 def _values(part: pd.DataFrame) -> tuple[list[str], np.ndarray]:
