@@ -31,11 +31,16 @@ _HOME = {
     "no_change": "baselines",
     "mean_shift": "baselines",
     "transport_ridge": "baselines",
+    "as_prediction": "baselines",
     "fit": "prediction",
     "Model": "prediction",
     "top_moved": "interpretation",
     "evaluate": "evaluation",
     "Report": "evaluation",
+    "cell_eval_pair": "evaluation",
+    "leaderboard": "leaderboards",
+    "rank_methods": "leaderboards",
+    "paired_difference": "leaderboards",
 }
 __all__ = ["__version__", *_HOME]
 
