@@ -1,5 +1,6 @@
 """The learning core against Stable-Baselines3 and sb3-contrib, its memory, its limits and what it refuses."""
 
+import copy
 import gc
 from pathlib import Path
 
@@ -97,9 +98,9 @@ def test_natural_gradient_points_where_sb3_contrib_points():
 
     model, batch = filled(contrib.TRPO, n=256)
     policy, advantage = model.policy, normalised(batch.advantage)
-    p = policy.get_distribution(batch.observation)
     with torch.no_grad():
-        old = policy.get_distribution(batch.observation)
+        old = copy.copy(policy.get_distribution(batch.observation))
+    p = policy.get_distribution(batch.observation)
     objective = (advantage * torch.exp(p.log_prob(batch.action) - batch.log_prob)).mean()
     actor, slope, kl_slope, shapes = model._compute_actor_grad(kl_divergence(p, old).mean(), objective)
     theirs = conjugate_gradient_solver(
