@@ -123,7 +123,7 @@ def ridge_field(parts: Sequence[Moments], strength: float) -> Field:
     slope = np.linalg.solve(covariance + penalty, z_move - np.outer(z, move))
     return lambda states: ((states - z) @ slope + move).astype(np.float32)
 
-# %% ../nbs/13_baselines.ipynb #7b825a02
+# %% ../nbs/13_baselines.ipynb #a09ae437
 @dataclass(frozen=True)
 class Moves:
     "One training condition in latent space: control cells, their displacements, and the real perturbed cells."
@@ -133,13 +133,14 @@ class Moves:
     control: np.ndarray  # control cells × d
     move: np.ndarray  # control cells × d
     real: np.ndarray  # perturbed cells × d
+    rows: np.ndarray  # of the control cells in the task
 
     @cached_property
     def moments(self) -> Moments:
         "Of the control cells and their moves."
         return moments(self.control, self.move)
 
-# %% ../nbs/13_baselines.ipynb #c29715cc
+# %% ../nbs/13_baselines.ipynb #a3da9693
 def training_moves(task: Task, representation: Representation, most: int = 500, seed: int = 0) -> list[Moves]:
     "Optimal-transport displacements of every training condition; at most `most` cells an arm, drawn by `seed`."
     rng, moves = np.random.default_rng(seed), []
@@ -147,7 +148,8 @@ def training_moves(task: Task, representation: Representation, most: int = 500, 
         arms = [task.cells(group, label) for label in (task.control, perturbation)]
         arms = [np.sort(rng.choice(arm, most, replace=False)) if len(arm) > most else arm for arm in arms]
         control, real = (representation.encode(task.x[arm]) for arm in arms)
-        moves.append(Moves(group, perturbation, control, transport_displacement(control, real), real))
+        move = transport_displacement(control, real)
+        moves.append(Moves(group, perturbation, control, move, real, arms[0]))
     return moves
 
 # %% ../nbs/13_baselines.ipynb #12e95a52
