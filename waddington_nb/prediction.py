@@ -63,15 +63,14 @@ def latent_directions(x: np.ndarray, ways: Directions, representation: Represent
 # %% ../nbs/14_prediction.ipynb #6eaf2836
 PRIOR, STRONGEST, PULL = np.array([1.0, 1.0, 1.0, 0.0, 1.0]), 300, 0.02
 
-# %% ../nbs/14_prediction.ipynb #ad085e59
+# %% ../nbs/14_prediction.ipynb #cc555468
 def stacked_gains(shared: Sequence[np.ndarray], changes: Sequence[np.ndarray]) -> np.ndarray:
-    "Gains, (5,), by ridge regression of real changes (genes,) on shared directions (4 × genes), conditions weighed by their size."
+    "Gains, (5,), by ridge regression of real changes (genes,) on shared directions (4 × genes)."
     square, product, prior = np.zeros((4, 4)), np.zeros(4), PRIOR[:4]
     for ways, change in zip(shared, changes, strict=True):
         genes = np.argsort(-np.abs(change), kind="stable")[:STRONGEST]
         ways, change = ways[:, genes].astype(np.float64), change[genes]
-        weight = 1 / max(np.linalg.norm(change), 1e-12)
-        square, product = square + weight * ways @ ways.T, product + weight * ways @ change
+        square, product = square + ways @ ways.T, product + ways @ change
     pull = PULL * np.diag(square.diagonal()) + 1e-9 * np.eye(4)
     return np.append(prior + np.linalg.solve(square + pull, product - square @ prior), PRIOR[4])
 
