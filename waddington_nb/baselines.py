@@ -275,9 +275,9 @@ def _generalised_least_squares(covariance: np.ndarray, y: np.ndarray) -> tuple[n
 # %% ../nbs/13_baselines.ipynb #88c360a2
 OWN, ALONE, LEAST = 1.2, 0.3, 0.01  # σ of the slope on the own level, ν, and the least q
 
-# %% ../nbs/13_baselines.ipynb #7b23fa05
+# %% ../nbs/13_baselines.ipynb #755e9f9b
 def response_parts(pairs: Sequence[Pair], start: Arm) -> np.ndarray:
-    "The predicted change of every gene from control arm `start`, in parts common, own, kin: 3 × genes; one pair per group."
+    "Parts of the change of every gene from control arm `start`: common, own, kin, smooth; 4 × genes. One pair per group."
     k = len(pairs)
     controls = [*(pair.control for pair in pairs), start]
     level, level_error = (np.array(rows) for rows in zip(*controls, strict=True))
@@ -287,22 +287,32 @@ def response_parts(pairs: Sequence[Pair], start: Arm) -> np.ndarray:
     room = level / (1 + level)
     room = (room - room[:k].mean(axis=0)).T
     own = OWN**2 * room[:, :, None] * room[:, None, :]
-    kin = spread[:, None, None] * (kinship(level, level_error) + ALONE * np.eye(k + 1))
+    related = kinship(level, level_error) + ALONE * np.eye(k + 1)
+    kin = spread[:, None, None] * related
     seen = (own + kin)[:, :k, :k] + error.T[:, :, None] * np.eye(k)
     common, weights = _generalised_least_squares(seen, change.T)
-    return np.stack([common, *(np.einsum("gk,gk->g", part[:, k, :k], weights) for part in (own, kin))])
+    parts = [np.einsum("gk,gk->g", part[:, k, :k], weights) for part in (own, kin)]
+    return np.stack([common, *parts, _smoothed(level, level_error, related) - start.mean])
 
-# %% ../nbs/13_baselines.ipynb #6771aa08
+# %% ../nbs/13_baselines.ipynb #afde7e16
+def _smoothed(level: np.ndarray, error: np.ndarray, related: np.ndarray) -> np.ndarray:
+    "The last group's control mean of every gene, (genes,), as its own cells and those of its kin say together."
+    spread = np.maximum(level.var(axis=0) - error.mean(axis=0), 0) + LEAST
+    between = spread[:, None, None] * related
+    mean, weights = _generalised_least_squares(between + error.T[:, :, None] * np.eye(len(level)), level.T)
+    return mean + np.einsum("gk,gk->g", between[:, -1], weights)
+
+# %% ../nbs/13_baselines.ipynb #d603f08a
 def parts_for(perturbation: str, pairs: Sequence[Pair], start: Arm) -> np.ndarray:
-    "Parts of the predicted change (3 × genes) from control arm `start`, from the training conditions `pairs`."
-    parts = np.zeros((3, len(start.mean)))
-    for part in seen_parts(perturbation, [(pair.group, pair.perturbation) for pair in pairs]):
+    "Parts of the predicted change (4 × genes) from control arm `start`, from the training conditions `pairs`."
+    parts, known = [], seen_parts(perturbation, [(pair.group, pair.perturbation) for pair in pairs])
+    for part in known:
         by_group: dict[str, list[Pair]] = {}
         for pair in pairs:
             if part in (None, pair.perturbation):
                 by_group.setdefault(pair.group, []).append(pair)
-        parts += response_parts([_average(same) for same in by_group.values()], start)
-    return parts
+        parts.append(response_parts([_average(same) for same in by_group.values()], start))
+    return np.sum(parts, axis=0) / np.array([1, 1, 1, len(known)])[:, None]  # smoothing once is enough
 
 # %% ../nbs/13_baselines.ipynb #b7091e8d
 def _average(pairs: Sequence[Pair]) -> Pair:
@@ -311,9 +321,9 @@ def _average(pairs: Sequence[Pair]) -> Pair:
     error = np.sum([pair.real.error for pair in pairs], axis=0) / len(pairs) ** 2
     return replace(pairs[0], real=Arm(mean, error))
 
-# %% ../nbs/13_baselines.ipynb #a499bac2
+# %% ../nbs/13_baselines.ipynb #a5693d9e
 def cross_fitted_parts(task: Task) -> list[np.ndarray]:
-    "Per training condition, the parts of its change (3 × genes) as predicted without it."
+    "Per training condition, the parts of its change (4 × genes) as predicted without it."
     pairs, found = training_pairs(task), []
     halves = [training_pairs(task, slice(i, None, 2)) for i in (0, 1)]
     for i, pair in enumerate(pairs):

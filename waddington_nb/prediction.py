@@ -31,72 +31,72 @@ from .trajectories import reference_space
 from .training import PPO, TRPO, Agent, Stage, clone_suggestion, train
 from .worlds import Step, move, observe, witness
 
-# %% ../nbs/14_prediction.ipynb #6fee1cbf
-DIRECTIONS = ("common", "own", "kin", "transport", "apart")
+# %% ../nbs/14_prediction.ipynb #c54a3c8a
+DIRECTIONS = ("common", "own", "kin", "smooth", "transport", "apart")
 
-# %% ../nbs/14_prediction.ipynb #9c7be0e8
+# %% ../nbs/14_prediction.ipynb #f0d19bfb
 class Directions(NamedTuple):
     "Where cells of one group may go under one perturbation, on the log scale."
 
-    shared: np.ndarray  # 4 × genes
+    shared: np.ndarray  # 5 × genes
     apart: np.ndarray  # cells × genes
 
     def target(self, x: np.ndarray, gains: np.ndarray) -> np.ndarray:
-        "Expression of cells `x` moved by their `gains` (cells × 5); it may be negative."
-        return x + gains[:, :4] @ self.shared + gains[:, 4:] * self.apart
+        "Expression of cells `x` moved by their `gains` (cells × 6); it may be negative."
+        return x + gains[:, :5] @ self.shared + gains[:, 5:] * self.apart
 
-# %% ../nbs/14_prediction.ipynb #0da18fe8
+# %% ../nbs/14_prediction.ipynb #a42e0cd5
 def directions(
     x: np.ndarray, goal: np.ndarray, parts: np.ndarray, representation: Representation
 ) -> Directions:
-    "Directions of cells `x` from the `parts` of their group's response (3 × genes) and latent goals of a field (cells × d)."
+    "Directions of cells `x` from the `parts` of their group's response (4 × genes) and latent goals of a field (cells × d)."
     moved = representation.decode(goal, x) - x
     mean = moved.mean(axis=0)
     return Directions(np.vstack([parts, mean]).astype(np.float32), moved - mean)
 
-# %% ../nbs/14_prediction.ipynb #3cbcee6d
+# %% ../nbs/14_prediction.ipynb #de260eba
 def latent_directions(x: np.ndarray, ways: Directions, representation: Representation) -> np.ndarray:
-    "Directions of cells `x` as latent displacements, cells × 5 × d."
+    "Directions of cells `x` as latent displacements, cells × 6 × d."
     z = representation.encode(x)
     return np.stack([representation.encode(x + way) - z for way in (*ways.shared, ways.apart)], axis=1)
 
-# %% ../nbs/14_prediction.ipynb #6eaf2836
-PRIOR, STRONGEST, PULL = np.array([1.0, 1.0, 1.0, 0.0, 1.0]), 300, 0.02
+# %% ../nbs/14_prediction.ipynb #54cb14c0
+PRIOR, STRONGEST, PULL = np.array([1.0, 1.0, 1.0, 0.0, 0.0, 1.0]), 300, 0.02
 
-# %% ../nbs/14_prediction.ipynb #cc555468
+# %% ../nbs/14_prediction.ipynb #4838a2cd
 def stacked_gains(shared: Sequence[np.ndarray], changes: Sequence[np.ndarray]) -> np.ndarray:
-    "Gains, (5,), by ridge regression of real changes (genes,) on shared directions (4 × genes)."
-    square, product, prior = np.zeros((4, 4)), np.zeros(4), PRIOR[:4]
+    "Gains, (6,), by ridge regression of real changes (genes,) on shared directions (5 × genes)."
+    square, product, prior = np.zeros((5, 5)), np.zeros(5), PRIOR[:5]
     for ways, change in zip(shared, changes, strict=True):
         genes = np.argsort(-np.abs(change), kind="stable")[:STRONGEST]
         ways, change = ways[:, genes].astype(np.float64), change[genes]
         square, product = square + ways @ ways.T, product + ways @ change
-    pull = PULL * np.diag(square.diagonal()) + 1e-9 * np.eye(4)
-    return np.append(prior + np.linalg.solve(square + pull, product - square @ prior), PRIOR[4])
+    pull = PULL * np.diag(square.diagonal()) + 1e-9 * np.eye(5)
+    return np.append(prior + np.linalg.solve(square + pull, product - square @ prior), PRIOR[5])
 
-# %% ../nbs/14_prediction.ipynb #9ba371b5
+# %% ../nbs/14_prediction.ipynb #c5a698a0
 @dataclass(frozen=True)
 class Trial:
     "A training condition as if it were held out: everything latent but `shared` and `change`."
 
     start: np.ndarray  # control cells × d
-    ways: np.ndarray  # control cells × 5 × d
+    ways: np.ndarray  # control cells × 6 × d
     real: np.ndarray  # perturbed cells × d
-    shared: np.ndarray  # 4 × genes, for the suggested gains
+    shared: np.ndarray  # 5 × genes, for the suggested gains
     change: np.ndarray  # (genes,), the real one
 
-# %% ../nbs/14_prediction.ipynb #60fda04d
+# %% ../nbs/14_prediction.ipynb #2b5b0b3e
 def context(start: np.ndarray, ways: np.ndarray, size: float, within: np.ndarray | None = None) -> np.ndarray:
-    "Per cell, its place along each direction and the log lengths of the directions, cells × 10; lengths clipped to `within` (2 × 5)."
+    "Per cell, its place along each direction and the log lengths of the directions, cells × 12; lengths clipped to `within` (2 × 6)."
     norms = np.linalg.norm(ways, axis=2)
     place = np.einsum("cd,ckd->ck", start - start.mean(axis=0), ways) / np.maximum(norms, 1e-9) / size
     length = np.log1p(norms.mean(axis=0) / size)
     length = length if within is None else np.clip(length, *within)
     return np.hstack([place, np.broadcast_to(length, place.shape)]).astype(np.float32)
 
-# %% ../nbs/14_prediction.ipynb #77bdd953
+# %% ../nbs/14_prediction.ipynb #679fb16b
 class GainWorld:
-    """Control → perturbed along given directions, all conditions at once; actions are cells × 5, in units of `reach`.
+    """Control → perturbed along given directions, all conditions at once; actions are cells × 6, in units of `reach`.
 
     Reward: decrease of the witness, minus `action_cost`·mean(a²). The episode ends by itself after `horizon` steps."""
 
@@ -105,11 +105,11 @@ class GainWorld:
     def __init__(
         self,
         starts: Sequence[Tensor],  # per condition, control cells × d
-        ways: Sequence[Tensor],  # per condition, control cells × 5 × d
+        ways: Sequence[Tensor],  # per condition, control cells × 6 × d
         real: Sequence[Tensor],  # per condition, real perturbed cells × d
         contexts: Sequence[Tensor],  # per condition, control cells × c
-        gains: Tensor,  # (5,), suggested in all
-        reach: Tensor,  # (5,), largest change of a gain per step
+        gains: Tensor,  # (6,), suggested in all
+        reach: Tensor,  # (6,), largest change of a gain per step
         horizon: int = 5,
         action_cost: float = 0.01,
         sample: int = 128,  # real cells drawn per condition and episode
@@ -151,7 +151,7 @@ class GainWorld:
         return seen.flatten(0, 1)
 
     def step(self, action: Tensor) -> Step:
-        "Move every cell; `action` is cells × 5."
+        "Move every cell; `action` is cells × 6."
         action = action.view(self.gains.shape)
         self.gains = move(self.gains, action, self.reach)
         level = witness(self.start + torch.einsum("nck,nckd->ncd", self.gains, self.way), self.target)
@@ -162,7 +162,7 @@ class GainWorld:
         ended = torch.full_like(reward, over, dtype=torch.bool)
         return Step(self._restart() if over else final, reward, ended, torch.zeros_like(ended), final)
 
-# %% ../nbs/14_prediction.ipynb #f7663e0c
+# %% ../nbs/14_prediction.ipynb #5c95c76d
 @dataclass(frozen=True)
 class Setting:
     "What a trained policy needs besides its networks to move cells of a task."
@@ -170,15 +170,15 @@ class Setting:
     pairs: list[Pair]  # the training conditions, gene by gene
     moves: list[Moves]  # and in latent space
     strength: float  # of the ridge that turns moves into a field
-    gains: np.ndarray  # (5,), suggested
-    within: np.ndarray  # 2 × 5, log lengths of directions met in training
+    gains: np.ndarray  # (6,), suggested
+    within: np.ndarray  # 2 × 6, log lengths of directions met in training
     size: float  # unit of latent length
     horizon: int = 5  # steps per trajectory
     trust: float = 1.0  # how far the policy is followed where it departs from the suggestion
 
     @property
     def reach(self) -> np.ndarray:
-        "Largest change of each gain per step, (5,): twice of what the suggestion, or a gain of 1, would need."
+        "Largest change of each gain per step, (6,): twice of what the suggestion, or a gain of 1, would need."
         return (2 * np.maximum(1, np.abs(self.gains)) / self.horizon).astype(np.float32)
 
     def directions(self, x: np.ndarray, perturbation: str, representation: Representation) -> Directions:
@@ -202,12 +202,12 @@ def make_trials(
         trials.append(Trial(m.control, latent, m.real, ways.shared, change))
     return trials
 
-# %% ../nbs/14_prediction.ipynb #17a3f30e
+# %% ../nbs/14_prediction.ipynb #c0482b1d
 def make_setting(pairs: list[Pair], moves: list[Moves], strength: float, trials: Sequence[Trial]) -> Setting:
     "Suggested gains and units of length, from training conditions."
     spread = np.concatenate([trial.start for trial in trials]).std(axis=0)
     size = float(np.sqrt(np.square(spread).mean()))
-    lengths = [context(trial.start, trial.ways, size)[0, 5:] for trial in trials]
+    lengths = [context(trial.start, trial.ways, size)[0, 6:] for trial in trials]
     gains = stacked_gains([trial.shared for trial in trials], [trial.change for trial in trials])
     return Setting(pairs, moves, strength, gains, np.array([np.min(lengths, 0), np.max(lengths, 0)]), size)
 
@@ -225,10 +225,10 @@ def make_world(setting: Setting, trials: Sequence[Trial], device: str = "cpu") -
         setting.horizon,
     )
 
-# %% ../nbs/14_prediction.ipynb #4c17f46d
+# %% ../nbs/14_prediction.ipynb #a45e3cc6
 @torch.no_grad()
 def follow(policy: nn.Module, setting: Setting, seen: np.ndarray) -> np.ndarray:
-    "Gains of cells with contexts `seen` (cells × 10) under the policy's mean action, cells × (horizon + 1) × 5."
+    "Gains of cells with contexts `seen` (cells × 12) under the policy's mean action, cells × (horizon + 1) × 6."
     device = next(policy.parameters()).device
     tensor = lambda array: torch.as_tensor(np.asarray(array, dtype=np.float32), device=device)
     given, reach, n = tensor(seen), tensor(setting.reach), len(DIRECTIONS)
@@ -242,7 +242,7 @@ def follow(policy: nn.Module, setting: Setting, seen: np.ndarray) -> np.ndarray:
         path.append(at)
     return torch.stack(path, dim=1).cpu().numpy()
 
-# %% ../nbs/14_prediction.ipynb #e9ce2d2c
+# %% ../nbs/14_prediction.ipynb #b6d049de
 @dataclass(frozen=True)
 class Model:
     "A trained agent with what it takes to apply it; `history` has one row per training iteration."
@@ -255,7 +255,7 @@ class Model:
     seed: int
 
     def rollout(self, x: np.ndarray, perturbation: str) -> tuple[Directions, np.ndarray, np.ndarray]:
-        "Directions, gains (cells × steps × 5) and latent trajectories (cells × steps × d) of one group's control cells `x`."
+        "Directions, gains (cells × steps × 6) and latent trajectories (cells × steps × d) of one group's control cells `x`."
         ways = self.setting.directions(x, perturbation, self.representation)
         z, latent = self.representation.encode(x), latent_directions(x, ways, self.representation)
         seen = context(z, latent, self.setting.size, self.setting.within)
@@ -326,11 +326,11 @@ def choose_trust(task: Task, setting: Setting, trials: Sequence[Trial], device: 
         found += zip(*[distances(agent.policy, replace(inner, trust=t), left) for t in TRUST], strict=True)
     return TRUST[int(np.mean(found, axis=0).argmin())] if found else 1.0
 
-# %% ../nbs/14_prediction.ipynb #48223753
+# %% ../nbs/14_prediction.ipynb #0b6bd374
 @single_thread()
 def fit(
     task: Task,
-    stages: Sequence[Stage] = (TRPO(), PPO()),
+    stages: Sequence[Stage] = (TRPO(steps=30_000), PPO(steps=60_000)),
     seed: int = 0,
     *,
     representation: str = "pca",  # or 'autoencoder'
