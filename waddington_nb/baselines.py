@@ -321,19 +321,22 @@ def _average(pairs: Sequence[Pair]) -> Pair:
     error = np.sum([pair.real.error for pair in pairs], axis=0) / len(pairs) ** 2
     return replace(pairs[0], real=Arm(mean, error))
 
-# %% ../nbs/13_baselines.ipynb #a5693d9e
-def cross_fitted_parts(task: Task) -> list[np.ndarray]:
-    "Per training condition, the parts of its change (4 × genes) as predicted without it."
+# %% ../nbs/13_baselines.ipynb #3845dfc9
+def cross_fitted_parts(task: Task) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Per training condition, the parts of its change (4 × genes) as predicted without it, and its real change (genes,).
+
+    Where only half of its cells can be left out, both are of that half."""
     pairs, found = training_pairs(task), []
     halves = [training_pairs(task, slice(i, None, 2)) for i in (0, 1)]
     for i, pair in enumerate(pairs):
         left = left_for(task, task.train_conditions, i)
         if left is None:
-            rest = [other for other in pairs if other is not pair]
-            ways = [([*rest, halves[1 - h][i]], halves[h][i].control) for h in (0, 1)]
+            others = [halves[1][i], *(other for other in pairs if other is not pair)]
+            pair = halves[0][i]
         else:
-            ways = [([pairs[j] for j in left], pair.control)]
-        found.append(np.mean([parts_for(pair.perturbation, *way) for way in ways], axis=0))
+            others = [pairs[j] for j in left]
+        change = pair.real.mean - pair.control.mean
+        found.append((parts_for(pair.perturbation, others, pair.control), change))
     return found
 
 # %% ../nbs/13_baselines.ipynb #ade8487f

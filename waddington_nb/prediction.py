@@ -187,17 +187,16 @@ class Setting:
         goal = z + field_for(perturbation, self.moves, self.strength)(z)
         return directions(x, goal, parts_for(perturbation, self.pairs, arm(x)), representation)
 
-# %% ../nbs/14_prediction.ipynb #d8b13135
+# %% ../nbs/14_prediction.ipynb #68321f1e
 def make_trials(
-    task: Task, representation: Representation, moves: Sequence[Moves], strength: float, pairs: Sequence[Pair]
+    task: Task, representation: Representation, moves: Sequence[Moves], strength: float
 ) -> list[Trial]:
     "Every training condition with directions found without it."
     goals, parts = cross_fitted_goals(task, moves, strength), cross_fitted_parts(task)
     trials = []
-    for m, pair, goal, part in zip(moves, pairs, goals, parts, strict=True):
+    for m, goal, (part, change) in zip(moves, goals, parts, strict=True):
         x = task.x[m.rows]
         ways = directions(x, goal.astype(np.float32), part, representation)
-        change = pair.real.mean - pair.control.mean
         latent = latent_directions(x, ways, representation)
         trials.append(Trial(m.control, latent, m.real, ways.shared, change))
     return trials
@@ -326,11 +325,11 @@ def choose_trust(task: Task, setting: Setting, trials: Sequence[Trial], device: 
         found += zip(*[distances(agent.policy, replace(inner, trust=t), left) for t in TRUST], strict=True)
     return TRUST[int(np.mean(found, axis=0).argmin())] if found else 1.0
 
-# %% ../nbs/14_prediction.ipynb #0b6bd374
+# %% ../nbs/14_prediction.ipynb #11cebbb3
 @single_thread()
 def fit(
     task: Task,
-    stages: Sequence[Stage] = (TRPO(steps=30_000), PPO(steps=60_000)),
+    stages: Sequence[Stage] = (TRPO(steps=20_000), PPO(steps=40_000)),
     seed: int = 0,
     *,
     representation: str = "pca",  # or 'autoencoder'
@@ -348,7 +347,7 @@ def fit(
     encoder = fit_representation(representation, task.x[task.is_train], n_latent, seed)
     moves, pairs = training_moves(task, encoder, seed=seed), training_pairs(task)
     strength = choose_strength(task, moves)
-    trials = make_trials(task, encoder, moves, strength, pairs)
+    trials = make_trials(task, encoder, moves, strength)
     setting, how = make_setting(pairs, moves, strength, trials), (stages, schedule, init, seed)
     agent, history = trained(
         make_world(setting, trials, device), *how, device,

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Representation', 'fit_pca', 'check_n_latent', 'fit_autoencoder', 'nonnegative', 'molecule', 'overdispersion',
-           'even_uniforms', 'poisson_quantile', 'recount', 'fit_representation']
+           'even_uniforms', 'poisson_quantile', 'binomial_quantile', 'recount', 'fit_representation']
 
 # %% ../nbs/03_representations.ipynb #34c682a9
 from collections.abc import Callable, Sequence
@@ -149,6 +149,14 @@ def poisson_quantile(u: np.ndarray, mean: np.ndarray) -> np.ndarray:
         left, probability, below = left[more], probability[more], below[more]
     return count
 
+# %% ../nbs/03_representations.ipynb #031a2090
+def binomial_quantile(u: np.ndarray, n: np.ndarray, p: np.ndarray) -> np.ndarray:
+    "The count at quantile u of a binomial distribution (arrays (values,)); for n above 1000 by the normal approximation."
+    count = np.clip(np.rint(n * p + np.sqrt(n * p * (1 - p)) * ndtri(u)), 0, n)
+    few = n <= 1000
+    count[few] = binom.ppf(u[few], n[few], p[few])
+    return count
+
 # %% ../nbs/03_representations.ipynb #fd015d54
 def _bisect(rising: Callable[[np.ndarray], np.ndarray], wanted: np.ndarray, times: int = 16) -> np.ndarray:
     "Per gene, log θ in (-12, 8) at which the `rising` function of log θ passes `wanted`; arrays (genes,)."
@@ -159,7 +167,7 @@ def _bisect(rising: Callable[[np.ndarray], np.ndarray], wanted: np.ndarray, time
         low, high = np.where(above, low, middle), np.where(above, middle, high)
     return (low + high) / 2
 
-# %% ../nbs/03_representations.ipynb #ace6da69
+# %% ../nbs/03_representations.ipynb #c1bb118b
 def _lose(counts: np.ndarray, unit: np.ndarray, push: np.ndarray, loss: np.ndarray, rng) -> np.ndarray:
     "Counts after losses whose mean on the log scale is `loss`, (genes,), or all there is; a molecule is lost with 1 − exp(−θ push)."
     rows, genes = np.nonzero((counts > 0) & (push > 0))
@@ -167,7 +175,7 @@ def _lose(counts: np.ndarray, unit: np.ndarray, push: np.ndarray, loss: np.ndarr
     scale, pushed, before = unit[rows], push[rows, genes], np.log1p(had * unit[rows])
 
     def kept(log_theta: np.ndarray) -> np.ndarray:
-        return binom.ppf(u, had, np.exp(-np.exp(log_theta)[genes] * pushed))
+        return binomial_quantile(u, had, np.exp(-np.exp(log_theta)[genes] * pushed))
 
     def lost(log_theta: np.ndarray) -> np.ndarray:
         change = before - np.log1p(kept(log_theta) * scale)
