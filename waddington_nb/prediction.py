@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['DIRECTIONS', 'PRIOR', 'STRONGEST', 'PULL', 'TRUST', 'FOLDS', 'Directions', 'directions', 'latent_directions',
-           'stacked_gains', 'Trial', 'context', 'GainWorld', 'Setting', 'make_trials', 'make_setting', 'make_world',
-           'follow', 'Model', 'distances', 'folds_of', 'trained', 'choose_trust', 'fit']
+           'stacked_gains', 'Trial', 'context', 'GainWorld', 'Setting', 'as_well_known', 'make_trials', 'make_setting',
+           'make_world', 'follow', 'Model', 'distances', 'folds_of', 'trained', 'choose_trust', 'fit']
 
-# %% ../nbs/14_prediction.ipynb #b48425aa
+# %% ../nbs/14_prediction.ipynb #c0c60e1e
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from waddington_nb.baselines import (
-    Moves, Pair, arm, as_prediction, choose_strength, cross_fitted_goals, cross_fitted_parts, field_for, parts_for,
-    training_moves, training_pairs,
+    Moves, Pair, arm, as_prediction, choose_strength, cross_fitted_goals, cross_fitted_parts, field_for, left_for,
+    parts_for, seen_parts, training_moves, training_pairs,
 )  # fmt: skip
 from .core import DataError, single_thread
 from .metrics import energy_distance
@@ -74,7 +74,7 @@ def stacked_gains(shared: Sequence[np.ndarray], changes: Sequence[np.ndarray]) -
     pull = PULL * np.diag(square.diagonal()) + 1e-9 * np.eye(5)
     return np.append(prior + np.linalg.solve(square + pull, product - square @ prior), PRIOR[5])
 
-# %% ../nbs/14_prediction.ipynb #c5a698a0
+# %% ../nbs/14_prediction.ipynb #74590471
 @dataclass(frozen=True)
 class Trial:
     "A training condition as if it were held out: everything latent but `shared` and `change`."
@@ -84,6 +84,7 @@ class Trial:
     real: np.ndarray  # perturbed cells × d
     shared: np.ndarray  # 5 × genes, for the suggested gains
     change: np.ndarray  # (genes,), the real one
+    alike: bool = True  # as much is known of its perturbation as of those held out
 
 # %% ../nbs/14_prediction.ipynb #2b5b0b3e
 def context(start: np.ndarray, ways: np.ndarray, size: float, within: np.ndarray | None = None) -> np.ndarray:
@@ -187,27 +188,40 @@ class Setting:
         goal = z + field_for(perturbation, self.moves, self.strength)(z)
         return directions(x, goal, parts_for(perturbation, self.pairs, arm(x)), representation)
 
-# %% ../nbs/14_prediction.ipynb #68321f1e
+# %% ../nbs/14_prediction.ipynb #66d25080
+def as_well_known(task: Task) -> list[bool]:
+    "Per training condition, left out as in cross-fitting: are its perturbation's parts known just if those held out are?"
+    conditions = task.train_conditions
+    known = lambda perturbation, rest: seen_parts(perturbation, rest) != [None]
+    kinds = {known(p, conditions) for _, p in task.test_conditions}
+    left = [left_for(task, conditions, i) for i in range(len(conditions))]
+    return [
+        rest is None or known(p, [conditions[j] for j in rest]) in kinds
+        for (_, p), rest in zip(conditions, left, strict=True)
+    ]
+
+# %% ../nbs/14_prediction.ipynb #cbced954
 def make_trials(
     task: Task, representation: Representation, moves: Sequence[Moves], strength: float
 ) -> list[Trial]:
     "Every training condition with directions found without it."
     goals, parts = cross_fitted_goals(task, moves, strength), cross_fitted_parts(task)
-    trials = []
-    for m, goal, (part, change) in zip(moves, goals, parts, strict=True):
+    trials, alike = [], as_well_known(task)
+    for m, goal, (part, change), same in zip(moves, goals, parts, alike, strict=True):
         x = task.x[m.rows]
         ways = directions(x, goal.astype(np.float32), part, representation)
         latent = latent_directions(x, ways, representation)
-        trials.append(Trial(m.control, latent, m.real, ways.shared, change))
+        trials.append(Trial(m.control, latent, m.real, ways.shared, change, same))
     return trials
 
-# %% ../nbs/14_prediction.ipynb #c0482b1d
+# %% ../nbs/14_prediction.ipynb #ed5a5440
 def make_setting(pairs: list[Pair], moves: list[Moves], strength: float, trials: Sequence[Trial]) -> Setting:
     "Suggested gains and units of length, from training conditions."
     spread = np.concatenate([trial.start for trial in trials]).std(axis=0)
     size = float(np.sqrt(np.square(spread).mean()))
     lengths = [context(trial.start, trial.ways, size)[0, 6:] for trial in trials]
-    gains = stacked_gains([trial.shared for trial in trials], [trial.change for trial in trials])
+    alike = [trial for trial in trials if trial.alike] or trials
+    gains = stacked_gains([trial.shared for trial in alike], [trial.change for trial in alike])
     return Setting(pairs, moves, strength, gains, np.array([np.min(lengths, 0), np.max(lengths, 0)]), size)
 
 # %% ../nbs/14_prediction.ipynb #5d72a963
