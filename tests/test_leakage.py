@@ -40,7 +40,10 @@ def test_truth_changes_nothing_fitted(cells, options, representation):
 def test_scores_do_depend_on_the_truth(cells):
     task = wd.Task(cells, group_key="cell_type", hold_out="NK")
     other = wd.Task(spoiled(cells, task.is_truth), group_key="cell_type", hold_out="NK")
-    scores = [wd.evaluate(t, BASELINES["mean_shift"](t), times=0).summary()["value"].to_numpy() for t in (task, other)]
+    scores = [
+        wd.evaluate(t, BASELINES["mean_shift"](t), times=0).summary()["value"].to_numpy()
+        for t in (task, other)
+    ]
     assert (scores[0] != scores[1]).mean() > 0.9
 
 
