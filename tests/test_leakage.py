@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import waddington_nb as wd
-from waddington_nb.baselines import mean_shift, transport_ridge
+from waddington_nb.baselines import BASELINES
 
 STAGES = [wd.TRPO(steps=6000), wd.PPO(steps=6000)]
 
@@ -33,14 +33,17 @@ def test_truth_changes_nothing_fitted(cells, options, representation):
     pairs = zip(*(m.agent.tensors().values() for m in models), strict=True)
     assert all((a == b).all() for a, b in pairs)
     assert (models[0].simulate(task).X == models[1].simulate(other).X).all()
-    for baseline in (mean_shift, transport_ridge):
+    for baseline in BASELINES.values():
         assert (baseline(task).X == baseline(other).X).all()
 
 
 def test_scores_do_depend_on_the_truth(cells):
     task = wd.Task(cells, group_key="cell_type", hold_out="NK")
     other = wd.Task(spoiled(cells, task.is_truth), group_key="cell_type", hold_out="NK")
-    scores = [wd.evaluate(t, mean_shift(t), times=0).summary()["value"].to_numpy() for t in (task, other)]
+    scores = [
+        wd.evaluate(t, BASELINES["mean_shift"](t), times=0).summary()["value"].to_numpy()
+        for t in (task, other)
+    ]
     assert (scores[0] != scores[1]).mean() > 0.9
 
 

@@ -46,7 +46,7 @@ def _seed(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 4294967295")
     return int(text)
 
-# %% ../nbs/18_cli.ipynb #dc4a2754
+# %% ../nbs/18_cli.ipynb #5b1d9948
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     "Options of `run`: what is asked of the data."
     add = parser.add_argument
@@ -72,7 +72,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     )
     add("--min-cells", type=_count, default=10, metavar="N", help="fewest cells an arm needs (default 10)")
 
-# %% ../nbs/18_cli.ipynb #d0fca633
+# %% ../nbs/18_cli.ipynb #bf1f395f
 def add_fit_options(parser: argparse.ArgumentParser, out: str) -> None:
     "Options of `run` and `demo`: how the policy is fitted, and where results go."
     add = parser.add_argument
@@ -104,7 +104,7 @@ def add_fit_options(parser: argparse.ArgumentParser, out: str) -> None:
     add("--out", type=Path, default=Path(out), metavar="DIR", help=f"output folder (default {out})")
     add("--debug", action="store_true", help="show the traceback of an error")
 
-# %% ../nbs/18_cli.ipynb #f9464fc3
+# %% ../nbs/18_cli.ipynb #eece3332
 def parser() -> argparse.ArgumentParser:
     "The parser of the `waddington` command."
     top = _Parser(
@@ -125,7 +125,7 @@ def parser() -> argparse.ArgumentParser:
     sets.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return top
 
-# %% ../nbs/18_cli.ipynb #54f46856
+# %% ../nbs/18_cli.ipynb #4a1f420c
 def fingerprint(task: Task) -> str:
     "SHA-256 of everything in a task that results depend on."
     digest = hashlib.sha256(np.ascontiguousarray(task.x))
@@ -149,7 +149,7 @@ def identity(task: Task, options: argparse.Namespace, device: str) -> dict:
     asked = {key: value for key, value in sorted(vars(options).items()) if key not in apart}
     return {"version": __version__, **asked, "device": device, "cells": fingerprint(task)}
 
-# %% ../nbs/18_cli.ipynb #24962580
+# %% ../nbs/18_cli.ipynb #829d7617
 OUTPUTS = (
     "report.html",
     "metrics.csv",
@@ -229,7 +229,7 @@ def trajectories(task: Task, cells: ad.AnnData) -> ad.AnnData:
     flat = {"waddington_latent": latent.reshape(n * points, -1), "X_pca": path.reshape(n * points, -1)}
     return ad.AnnData(np.zeros((n * points, 0), np.float32), obs=obs, obsm=flat)
 
-# %% ../nbs/18_cli.ipynb #b25c1b1e
+# %% ../nbs/18_cli.ipynb #85295dd2
 def execute(task: Task, options: argparse.Namespace, data: str) -> Path:
     "Fit, simulate, score and write everything into `options.out`; returns the path of the report."
     from waddington_nb.evaluation import evaluate, report_figures, report_page, verdict
@@ -318,7 +318,7 @@ def demo(options: argparse.Namespace) -> None:
     options.latent = min(options.latent, 10)
     print(execute(task, options, "simulated haematopoiesis (Krumsiek et al. 2011), seed 0"))
 
-# %% ../nbs/18_cli.ipynb #dfbdee18
+# %% ../nbs/18_cli.ipynb #26f4032b
 def datasets(options: argparse.Namespace) -> None:
     "`waddington datasets [NAME]`."
     if options.name is not None:
