@@ -272,7 +272,7 @@ def load_checkpoint(path: Path, agent: Agent, generator: torch.Generator, identi
     agent.load(tensors)
     return history
 
-# %% ../nbs/10_training.ipynb #4257bd22
+# %% ../nbs/10_training.ipynb #15bd18d7
 @single_thread()
 def train(
     world: World,
@@ -284,17 +284,14 @@ def train(
     cells: int = 1024,  # in parallel
     gamma: float = 0.99,
     lam: float = 0.95,
-    checkpoint: Path
-    | None = None,  # written every `every` seconds and at the end; continued from where it exists
+    checkpoint: Path | None = None,  # written every `every` seconds; continued where it exists
     identity: dict | None = None,  # what is trained; a checkpoint with another identity is refused
     every: float = 2.0,
     progress: bool = False,
     watch: Callable[[Agent, dict], object] | None = None,  # sees agent and row of each iteration; True stops
 ) -> pd.DataFrame:
     "Train through all stages; returns one row per iteration: stage, steps, return, kl, entropy, explained_variance, seconds."
-    _check_match(world, agent)
-    if agent.policy.family is Categorical and any(stage.final_log_std is not None for stage in stages):
-        raise DataError("final_log_std was given, but a policy over choices has no deviation; leave it out")
+    _check_match(world, agent, stages)
     generator, history = torch.Generator(next(agent.policy.parameters()).device).manual_seed(seed), []
     identity = (identity or {}) | _identity(world, agent)
     if checkpoint is not None and checkpoint.exists():
@@ -330,10 +327,12 @@ def _iterate(world, agent, iteration: Iteration, generator, cells, gamma, lam, h
         agent.policy.log_std.data += pace * (now[0].final_log_std - agent.policy.log_std.data)
     return row | {"seconds": time.monotonic() - began}
 
-# %% ../nbs/10_training.ipynb #7686fd45
-def _check_match(world: World, agent: Agent) -> None:
-    "Raise `DataError` unless the agent's sizes and kind of action are the world's."
+# %% ../nbs/10_training.ipynb #8e822a78
+def _check_match(world: World, agent: Agent, stages: Sequence[Stage] = ()) -> None:
+    "Raise `DataError` unless the agent's sizes and kind of action are the world's, and the stages fit both."
     policy = agent.policy
+    if policy.family is Categorical and any(stage.final_log_std is not None for stage in stages):
+        raise DataError("final_log_std was given, but a policy over choices has no deviation; leave it out")
     if world.horizon < 1:
         raise DataError(f"the world's horizon is {world.horizon}; an episode needs at least 1 step")
     for name, has, needs in [
