@@ -7,7 +7,7 @@ __all__ = ['DIRECTIONS', 'PRIOR', 'STRONGEST', 'PULL', 'TRUST', 'FOLDS', 'Direct
            'stacked_gains', 'Trial', 'context', 'GainWorld', 'Setting', 'as_well_known', 'make_trials', 'make_setting',
            'make_world', 'follow', 'Model', 'distances', 'folds_of', 'trained', 'choose_trust', 'fit']
 
-# %% ../nbs/14_prediction.ipynb #c0c60e1e
+# %% ../nbs/14_prediction.ipynb #df1543c0
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,7 +29,7 @@ from .representations import Representation, fit_representation, overdispersion,
 from .tasks import Task
 from .trajectories import reference_space
 from .training import PPO, TRPO, Agent, Stage, clone_suggestion, train
-from .worlds import Step, move, observe, witness
+from .worlds import Restart, Step, move, observe, restarted, witness
 
 # %% ../nbs/14_prediction.ipynb #c54a3c8a
 DIRECTIONS = ("common", "own", "kin", "smooth", "transport", "apart")
@@ -45,7 +45,7 @@ class Directions(NamedTuple):
         "Expression of cells `x` moved by their `gains` (cells × 6); it may be negative."
         return x + gains[:, :5] @ self.shared + gains[:, 5:] * self.apart
 
-# %% ../nbs/14_prediction.ipynb #a42e0cd5
+# %% ../nbs/14_prediction.ipynb #c12f1a46
 def directions(
     x: np.ndarray, goal: np.ndarray, parts: np.ndarray, representation: Representation
 ) -> Directions:
@@ -95,13 +95,15 @@ def context(start: np.ndarray, ways: np.ndarray, size: float, within: np.ndarray
     length = length if within is None else np.clip(length, *within)
     return np.hstack([place, np.broadcast_to(length, place.shape)]).astype(np.float32)
 
-# %% ../nbs/14_prediction.ipynb #679fb16b
+# %% ../nbs/14_prediction.ipynb #1b08e398
 class GainWorld:
     """Control → perturbed along given directions, all conditions at once; actions are cells × 6, in units of `reach`.
 
-    Reward: decrease of the witness, minus `action_cost`·mean(a²). The episode ends by itself after `horizon` steps."""
+    Reward: decrease of the witness, minus `action_cost`·mean(a²). The episode ends by itself after `horizon` steps.
+    States for a restart are gains."""
 
-    action_size = len(DIRECTIONS)
+    action_size, discrete = len(DIRECTIONS), False
+    restart: Restart | None = None
 
     def __init__(
         self,
@@ -142,9 +144,14 @@ class GainWorld:
         self.target = torch.stack(
             [self.real[i][self._some(len(self.real[i]), self.sample)] for i in conditions]
         )
-        self.gains = torch.zeros_like(self.way[..., 0])
-        self.time, self.level = 0, witness(self.start, self.target)
+        at = restarted(torch.zeros_like(self.way[..., 0]).flatten(0, 1), self.restart, self.generator)
+        self.gains, self.time = at.view(self.way.shape[:-1]), 0
+        self.level = witness(self._place(), self.target)
         return self._observe()
+
+    def _place(self) -> Tensor:
+        "Where the gains have brought the cells."
+        return self.start + torch.einsum("nck,nckd->ncd", self.gains, self.way)
 
     def _observe(self) -> Tensor:
         goal = self.suggested.expand_as(self.gains)
@@ -155,7 +162,7 @@ class GainWorld:
         "Move every cell; `action` is cells × 6."
         action = action.view(self.gains.shape)
         self.gains = move(self.gains, action, self.reach)
-        level = witness(self.start + torch.einsum("nck,nckd->ncd", self.gains, self.way), self.target)
+        level = witness(self._place(), self.target)
         cost = self.action_cost * action.clamp(-1, 1).square().mean(dim=-1)
         reward = (self.level - level - cost).flatten()
         self.time, self.level = self.time + 1, level
@@ -326,7 +333,7 @@ def trained(
         clone_suggestion(agent.policy)
     return agent, train(world, agent, stages, schedule, seed=seed, gamma=1.0, **options)
 
-# %% ../nbs/14_prediction.ipynb #a78a9819
+# %% ../nbs/14_prediction.ipynb #9ae902f2
 def choose_trust(task: Task, setting: Setting, trials: Sequence[Trial], device: str, *options) -> float:
     "The trust at which policies trained without a fold of the trials serve that fold best; 1 if there are no folds."
     found = []
