@@ -9,8 +9,8 @@ __all__ = ['GRID_LIMIT', 'PROBLEMS', 'Push', 'Signals', 'Landscape', 'drift', 'a
            'simulate', 'GridFunction', 'grid', 'plot_surface', 'plot_plane', 'attractor', 'settles_in',
            'mean_first_passage_1d', 'kramers_time', 'mean_first_passage_grid', 'simulate_first_passage', 'ActionPath',
            'minimum_action_path', 'quasi_potential', 'barriers', 'ControlProblem', 'trap', 'horseshoe', 'spiral',
-           'Steered', 'steer', 'straight', 'Optimum', 'optimal_control', 'rotation', 'rotated', 'rotated_problem',
-           'hill_network', 'density_potential', 'Basins', 'basins']
+           'Steered', 'check_problem', 'steer', 'straight', 'Optimum', 'optimal_control', 'rotation', 'rotated',
+           'rotated_problem', 'hill_network', 'density_potential', 'Basins', 'basins']
 
 # %% ../nbs/04_landscapes.ipynb #1cb9b594
 import math
@@ -105,7 +105,7 @@ def _uniform(landscape: Landscape, n: int, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return low + (high - low) * torch.rand(n, len(low), dtype=torch.float64, generator=generator)
 
-# %% ../nbs/04_landscapes.ipynb #9d4e2691
+# %% ../nbs/04_landscapes.ipynb #bde57631
 def _inside(landscape: Landscape, x: Sequence[float] | Tensor, what: str) -> Tensor:
     "`x` as float64, (..., d); raises `DataError` if it is outside the domain."
     x = torch.as_tensor(x, dtype=torch.float64)
@@ -119,7 +119,7 @@ def _inside(landscape: Landscape, x: Sequence[float] | Tensor, what: str) -> Ten
         )
     return x
 
-# %% ../nbs/04_landscapes.ipynb #f035f944
+# %% ../nbs/04_landscapes.ipynb #759c5997
 def _differences(function: Callable[[Tensor], Tensor], x: Tensor, step: float = 1e-5) -> Tensor:
     "Central differences of `function`, (..., d) → (...) or (..., k), as (..., d) or (..., k, d)."
     x = x.double()
@@ -192,7 +192,7 @@ class FixedPoint:
     energy: float
     eigenvalues: Tensor
 
-# %% ../nbs/04_landscapes.ipynb #8180b689
+# %% ../nbs/04_landscapes.ipynb #d0b53ac3
 def fixed_points(landscape: Landscape, starts: int | Tensor = 400, seed: int = 0) -> list[FixedPoint]:
     "All zeros of the drift in the domain that Newton's method finds from so many starts, attractors first, lowest first."
     x = _uniform(landscape, starts, seed) if isinstance(starts, int) else _inside(landscape, starts, "start")
@@ -224,7 +224,7 @@ def _describe(landscape: Landscape, x: Tensor) -> FixedPoint:
     height = float(energy(landscape, x)) if landscape.potential else 0.0
     return FixedPoint(x, kind, height, values)
 
-# %% ../nbs/04_landscapes.ipynb #3c38a08c
+# %% ../nbs/04_landscapes.ipynb #56139bcb
 def fixed_point_table(points: Sequence[FixedPoint]) -> pd.DataFrame:
     "Fixed points as a table: kind, coordinates, energy."
     rows = [
@@ -232,7 +232,7 @@ def fixed_point_table(points: Sequence[FixedPoint]) -> pd.DataFrame:
     ]
     return pd.DataFrame(rows)
 
-# %% ../nbs/04_landscapes.ipynb #772b8a5f
+# %% ../nbs/04_landscapes.ipynb #79ec648a
 def binary_choice(p1: float = 0.0, p2: float = 1.0, sigma: float = 0.25) -> Landscape:
     "The binary choice landscape, 2-D; three valleys for 0 < p2 < 7/4; its controls are the signals p1, p2 in [-2, 2]."
     signals = Signals(("p1", "p2"), (-2.0, -2.0), (2.0, 2.0))
@@ -250,7 +250,7 @@ def _binary_choice(z: Tensor, p1: float, p2: float) -> Tensor:
     x, y = z.unbind(-1)
     return x**4 + y**4 + y**3 - 4 * x**2 * y + y**2 + p1 * x + p2 * y
 
-# %% ../nbs/04_landscapes.ipynb #407eedb2
+# %% ../nbs/04_landscapes.ipynb #3189262d
 def binary_flip(p1: float = -0.5, p2: float = 0.0, sigma: float = 0.25) -> Landscape:
     "The binary flip landscape, 2-D; its controls are the signals p1, p2 in [-2, 2]."
     signals = Signals(("p1", "p2"), (-2.0, -2.0), (2.0, 2.0))
@@ -285,7 +285,7 @@ def fold(landscape: Landscape, parameter: str, x: Sequence[float], value: float)
         raise DataError(f"no fold found near x {list(x)}, {parameter} {value}; start closer to it")
     return z[:-1], float(z[-1])
 
-# %% ../nbs/04_landscapes.ipynb #7cbd184e
+# %% ../nbs/04_landscapes.ipynb #fe55fadf
 def mueller_brown(sigma: float = 5.0) -> Landscape:
     "The Müller–Brown surface, 2-D, energies between about -147 and 0 where cells go; controlled by a push of gain 400."
     bounds = ((-1.6, 1.3), (-0.4, 2.1))
@@ -453,7 +453,7 @@ def _heights(surface: Landscape | GridFunction, nodes: int) -> GridFunction:
     axes, points = grid(surface, nodes)
     return GridFunction(axes, energy(surface, points).reshape([nodes] * len(axes)))
 
-# %% ../nbs/04_landscapes.ipynb #3a9264a2
+# %% ../nbs/04_landscapes.ipynb #5e3c7246
 def plot_surface(
     surface: Landscape | GridFunction,
     paths: Tensor | None = None,  # cells × steps × 2
@@ -543,7 +543,7 @@ def mean_first_passage_1d(landscape: Landscape, start: float, target: float, nod
     beyond = (y > a) if a < b else (y < a)
     return float(torch.exp(torch.logsumexp((v + inner)[beyond], 0)) * h**2 / epsilon)
 
-# %% ../nbs/04_landscapes.ipynb #6441aa5d
+# %% ../nbs/04_landscapes.ipynb #6cb71dc6
 def kramers_time(landscape: Landscape, valley: FixedPoint, top: FixedPoint) -> float:
     "Eyring–Kramers mean time from a valley over a pass, 2π/|λ| · √(|det H_top| / det H_valley) · e^(ΔV/ε)."
     if landscape.potential is None:
@@ -555,7 +555,7 @@ def kramers_time(landscape: Landscape, valley: FixedPoint, top: FixedPoint) -> f
     height = (top.energy - valley.energy) / (landscape.sigma**2 / 2)
     return float(2 * math.pi / unstable * ratio * math.exp(height))
 
-# %% ../nbs/04_landscapes.ipynb #486d4860
+# %% ../nbs/04_landscapes.ipynb #b977eaa4
 def mean_first_passage_grid(
     landscape: Landscape, reached: Callable[[Tensor], Tensor], nodes: int = 201
 ) -> GridFunction:
@@ -584,7 +584,7 @@ def mean_first_passage_grid(
     times[~inside] = spsolve(generator[~inside][:, ~inside].tocsc(), -np.ones((~inside).sum()))
     return GridFunction(axes, torch.as_tensor(times).reshape([nodes] * len(axes)))
 
-# %% ../nbs/04_landscapes.ipynb #5c5a6464
+# %% ../nbs/04_landscapes.ipynb #342af484
 def simulate_first_passage(
     landscape: Landscape,
     start: Sequence[float],
@@ -651,7 +651,7 @@ def _relax_path(landscape: Landscape, path: Tensor, iterations: int) -> ActionPa
     path = torch.cat([path[:1], torch.as_tensor(found.x).reshape(-1, path.shape[1]), path[-1:]])
     return ActionPath(path, float(_action(landscape, path)))
 
-# %% ../nbs/04_landscapes.ipynb #0f3f14cd
+# %% ../nbs/04_landscapes.ipynb #6a666056
 def minimum_action_path(
     landscape: Landscape,
     start: Sequence[float],
@@ -674,7 +674,7 @@ def minimum_action_path(
     chains = [a + along * (b - a) + bend * torch.sin(math.pi * along) * across for bend in bends]
     return min((_relax_path(landscape, chain, iterations) for chain in chains), key=lambda path: path.action)
 
-# %% ../nbs/04_landscapes.ipynb #c6a78cca
+# %% ../nbs/04_landscapes.ipynb #0371720f
 def quasi_potential(
     landscape: Landscape, start: Sequence[float], nodes: int = 81, reach: int = 5
 ) -> GridFunction:
@@ -789,21 +789,21 @@ class Steered:
     returns: Tensor  # cells
     arrived: Tensor  # cells, bool: at the end in the basin of the target
 
-# %% ../nbs/04_landscapes.ipynb #cc04c2e2
-def _checked(problem: ControlProblem) -> tuple[Tensor, Tensor]:
+# %% ../nbs/04_landscapes.ipynb #89d95699
+def check_problem(problem: ControlProblem) -> tuple[Tensor, Tensor]:
     "Start and target (d,) each; raises `DataError` for a start outside, a target that is no attractor, an unstable dt."
     start = _inside(problem.landscape, problem.start, "start")
     valley = attractor(problem.landscape, problem.target)
     check_dt(problem.landscape, torch.stack([start, valley]), problem.dt, problem.substeps)
     return start, torch.tensor(problem.target, dtype=torch.float64)
 
-# %% ../nbs/04_landscapes.ipynb #ba85cb52
+# %% ../nbs/04_landscapes.ipynb #fa690574
 def steer(
     problem: ControlProblem, policy: Callable[[Tensor, int], Tensor], cells: int = 1000, seed: int = 0
 ) -> Steered:
     "Run `policy` (places (n, d), step) → actions (n, k) on so many cells; `DataError` for a bad start, target or dt."
     landscape, generator = problem.landscape, torch.Generator().manual_seed(seed)
-    start, target = _checked(problem)
+    start, target = check_problem(problem)
     x = start + problem.spread * torch.randn(cells, len(start), dtype=start.dtype, generator=generator)
     path, actions = [x], []
     for step in range(problem.horizon):
@@ -889,12 +889,12 @@ def _drifts(landscape: Landscape, points: Tensor, actions: Tensor) -> Iterator[T
     else:
         yield from (drift(landscape, points, action.expand(len(points), -1)) for action in actions)
 
-# %% ../nbs/04_landscapes.ipynb #e6489ba2
+# %% ../nbs/04_landscapes.ipynb #d26264af
 def optimal_control(problem: ControlProblem, nodes: int = 121, levels: int = 5) -> Optimum:
     "Solve a control problem in 1-D or 2-D by dynamic programming on a grid, `levels` per action component, refined."
     landscape, k = problem.landscape, action_size(problem.landscape)
     axes, points = grid(landscape, nodes)
-    start, target = _checked(problem)
+    start, target = check_problem(problem)
     h, shape = problem.dt / problem.substeps, [nodes] * len(axes)
     tried = torch.cartesian_prod(*[torch.linspace(-1, 1, levels, dtype=torch.float64)] * k).reshape(-1, k)
     chains = [
@@ -930,7 +930,7 @@ def rotation(dimensions: int, seed: int = 0) -> Tensor:
     q, r = torch.linalg.qr(torch.randn(dimensions, dimensions, dtype=torch.float64, generator=generator))
     return q * r.diagonal().sign()
 
-# %% ../nbs/04_landscapes.ipynb #b85de195
+# %% ../nbs/04_landscapes.ipynb #70f3fee0
 def rotated(landscape: Landscape, dimensions: int = 10, seed: int = 0, stiffness: float = 3.0) -> Landscape:
     "A landscape in more dimensions: x = Q (y, z), y in the old one, z harmonic noise dimensions of this stiffness."
     old = landscape.dimensions
@@ -971,7 +971,7 @@ def rotated_problem(problem: ControlProblem, dimensions: int = 10, seed: int = 0
     start, target = (lift @ torch.tensor(p, dtype=torch.float64) for p in (problem.start, problem.target))
     return replace(problem, landscape=landscape, start=tuple(start.tolist()), target=tuple(target.tolist()))
 
-# %% ../nbs/04_landscapes.ipynb #ff7b8151
+# %% ../nbs/04_landscapes.ipynb #142b02d4
 def hill_network(sigma: float = 0.1) -> Landscape:
     "The 11 regulators of Krumsiek et al. (2011) in continuous form, 11-D; no potential; controlled by a push of gain 1."
     return Landscape(
@@ -982,7 +982,7 @@ def hill_network(sigma: float = 0.1) -> Landscape:
 def _hill_force(rules: Mapping, x: Tensor) -> Tensor:
     return torch.stack(hill_rates(rules, x.clamp(min=0)), dim=-1) - x
 
-# %% ../nbs/04_landscapes.ipynb #064e5514
+# %% ../nbs/04_landscapes.ipynb #04dec70f
 def density_potential(cells: np.ndarray, bandwidth: float | None = None) -> Landscape:
     "V = -log kernel density of 2-D points (n × 2), noise √2, whose stationary density is the kernel density."
     cells = torch.as_tensor(np.array(cells, dtype=np.float64))
@@ -1056,7 +1056,7 @@ def _flood(values: np.ndarray, persistence: float) -> tuple[np.ndarray, list[tup
     bottom = np.array([top(lake, n) for n in owner.tolist()])
     return bottom, [(top(lake, a), top(lake, b), node) for a, b, node in passes]
 
-# %% ../nbs/04_landscapes.ipynb #9292ddfb
+# %% ../nbs/04_landscapes.ipynb #339fd022
 def basins(surface: Landscape | GridFunction, nodes: int = 101, persistence: float = 0.1) -> Basins:
     "Basins and spanning passes of a 2-D landscape or grid function; lakes shallower than `persistence` are absorbed."
     heights = _heights(surface, nodes)

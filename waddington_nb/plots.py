@@ -21,10 +21,13 @@ from matplotlib.figure import Figure
 
 from .metrics import HIGHER_IS_BETTER
 
-# %% ../nbs/16_plots.ipynb #b66f89b2
+# %% ../nbs/16_plots.ipynb #531fea6f
 METHOD_NAMES = {
     "no_change": "no change",
     "mean_shift": "control + mean shift",
+    "similarity_weighted_shift": "similarity-weighted shift",
+    "nearest_population": "nearest population",
+    "linear_shift": "linear model",
     "transport_ridge": "transport ridge",
 }
 COLOURS = {"control": "#8c96a0", "real": "#e0812b", "simulated": "#2a6fbb", "policy": "#2a6fbb"}
@@ -46,7 +49,7 @@ def plane(start: np.ndarray, real: np.ndarray) -> np.ndarray:
     up = np.linalg.svd(rest, full_matrices=False)[2][0] if len(across) > 1 else np.zeros_like(across)
     return np.stack([across, up], axis=1)
 
-# %% ../nbs/16_plots.ipynb #79e95402
+# %% ../nbs/16_plots.ipynb #756c753c
 def plot_cells(
     start: np.ndarray,  # control cells × d
     real: np.ndarray,  # real perturbed cells × d
@@ -85,7 +88,7 @@ def plot_cells(
     sns.despine(ax=ax)
     return _finish(ax, show)
 
-# %% ../nbs/16_plots.ipynb #e171a299
+# %% ../nbs/16_plots.ipynb #9e747992
 def plot_training(history: pd.DataFrame, ax: Axes | None = None, show: bool = True) -> Axes:
     "Return per episode against environment steps, one colour per stage."
     ax = plt.subplots(figsize=(5.6, 3.4))[1] if ax is None else ax
@@ -105,7 +108,7 @@ def plot_training(history: pd.DataFrame, ax: Axes | None = None, show: bool = Tr
     sns.despine(ax=ax)
     return _finish(ax, show)
 
-# %% ../nbs/16_plots.ipynb #3bbc0dfd
+# %% ../nbs/16_plots.ipynb #4c180fed
 def plot_scores(table: pd.DataFrame, ax: Axes | None = None, show: bool = True) -> Axes:
     """Share of the gap between null and ceiling that each method closes; rows of `table` as `Report.summary` gives them.
 
@@ -165,7 +168,7 @@ def png(figure: Figure, dpi: int = 110) -> bytes:
     plt.close(figure)
     return buffer.getvalue()
 
-# %% ../nbs/16_plots.ipynb #eaf566ec
+# %% ../nbs/16_plots.ipynb #8a50ce73
 def html_table(table: pd.DataFrame) -> str:
     "A data frame as an HTML table, numbers with three significant digits."
     cell = lambda v: (
@@ -200,7 +203,7 @@ def html_page(title: str, lead: str, sections: Mapping[str, Sequence[str]]) -> s
         f"<p class=lead>{html.escape(lead)}</p>{''.join(parts)}</html>\n"
     )
 
-# %% ../nbs/16_plots.ipynb #d91f28f6
+# %% ../nbs/16_plots.ipynb #f66a2db6
 def html_figures(*pictures: tuple[bytes, str]) -> str:
     "PNG pictures with their alternative texts, embedded, side by side where there is room."
     embed = lambda data, alt: (

@@ -4,19 +4,31 @@
 
 # %% auto #0
 __all__ = ['Step', 'World', 'Restart', 'drawn_from', 'restarted', 'StateWorld', 'ScreenWorld', 'screen_optimum', 'example_screen',
-           'witness', 'observe', 'move', 'TransportWorld', 'example_world', 'WorldEnv', 'VectorWorld', 'to_space']
+           'LandscapeWorld', 'NetworkWorld', 'network_outcome', 'example_network', 'witness', 'observe', 'move',
+           'TransportWorld', 'example_world', 'WorldEnv', 'VectorWorld', 'to_space']
 
-# %% ../nbs/05_worlds.ipynb #4fab1ef3
-from collections.abc import Callable, Sequence
+# %% ../nbs/05_worlds.ipynb #51c269b3
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import gymnasium
 import numpy as np
+import pandas as pd
 import torch
+from scipy import sparse
 from torch import Tensor
 
 from .core import DataError, single_thread
+from .datasets import BooleanNetwork, Hold, attractors, boolean_network, interventions, settle
+from waddington_nb.landscapes import (
+    PROBLEMS,
+    ControlProblem,
+    action_size,
+    check_problem,
+    langevin_step,
+    trap,
+)
 
 # %% ../nbs/05_worlds.ipynb #68cde399
 class Step(NamedTuple):
@@ -111,7 +123,7 @@ class StateWorld:
         ended = torch.full_like(reward, over, dtype=torch.bool)
         return Step(self._begin() if over else final, reward, ended, torch.zeros_like(ended), final)
 
-# %% ../nbs/05_worlds.ipynb #0ace8c65
+# %% ../nbs/05_worlds.ipynb #b307fdae
 class ScreenWorld(StateWorld):
     "x' = x + scale · clip(a) E; reward -|x' - target|² - 0.01 |a|² - 0.05 |a|₁. Sees x and, beyond horizon 1, the time."
 
@@ -169,6 +181,169 @@ def example_screen(seed: int = 0, horizon: int = 1) -> tuple[ScreenWorld, Screen
         ScreenWorld(tensor(part), target, tensor(effects), horizon=horizon)
         for part in (states[:2600], states[2600:])
     )
+
+# %% ../nbs/05_worlds.ipynb #9b380efc
+class LandscapeWorld(StateWorld):
+    "The control problem of a landscape as a world; `DataError` for a bad start, target or dt, or no control."
+
+    def __init__(self, problem: ControlProblem):
+        start, target = check_problem(problem)
+        self.problem, self.horizon = problem, problem.horizon
+        self.mean, self.target = start.float(), target.float()  # (d,)
+        low, high = torch.tensor(problem.landscape.bounds, dtype=torch.float32).T
+        self.middle, self.half = (low + high) / 2, (high - low) / 2
+        self.action_size, self.observation_size = action_size(problem.landscape), len(low) + 1
+        if not self.action_size:
+            raise DataError(
+                "this landscape has no control; give it one: replace(landscape, control=Push(4.0))"
+            )
+
+    def start(self, cells: int, generator: torch.Generator) -> Tensor:
+        "Places around the start, N(start, spread²)."
+        noise = torch.randn(cells, len(self.mean), generator=generator, device=generator.device)
+        return self.mean.to(noise) + self.problem.spread * noise
+
+    def anywhere(self, n: int, generator: torch.Generator) -> Tensor:
+        "Places all over the domain, n × d; a sampler for `Restart`."
+        share = torch.rand(n, len(self.mean), generator=generator, device=generator.device)
+        return self.middle.to(share) + self.half.to(share) * (2 * share - 1)
+
+    def advance(self, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        "Where the cells are after dt, and how much nearer that is, less the cost of the push."
+        problem, a, target = self.problem, action.clamp(-1, 1), self.target.to(state)
+        moved = langevin_step(problem.landscape, state, a, problem.dt, problem.substeps, self.generator)
+        nearer = (state - target).square().sum(dim=-1) - (moved - target).square().sum(dim=-1)
+        return moved, nearer - problem.action_cost * a.square().sum(dim=-1)
+
+    def seen(self, state: Tensor, step: int) -> Tensor:
+        "What an agent sees of places (cells × d) at a step: the scaled place and the share of time."
+        share = torch.full_like(state[:, :1], step / self.horizon)
+        return torch.cat([(state - self.middle.to(state)) / self.half.to(state), share], dim=1)
+
+    def observe(self, state: Tensor) -> Tensor:
+        "The scaled place, and the share of the episode that has passed."
+        return self.seen(state, self.time)
+
+# %% ../nbs/05_worlds.ipynb #64e5aae4
+def _lottery(walk: sparse.csr_matrix, width: int) -> tuple[np.ndarray, np.ndarray]:
+    "Where each state can go and the cumulative chances, states × width each."
+    n = walk.shape[0]
+    row = np.repeat(np.arange(n), np.diff(walk.indptr))
+    column = np.arange(walk.nnz) - walk.indptr[row]
+    places, chances = np.zeros((n, width), dtype=np.int64), np.zeros((n, width))
+    places[row, column], chances[row, column] = walk.indices, walk.data
+    last = np.diff(walk.indptr)[:, None] - 1  # nothing may be drawn beyond it, whatever was rounded
+    return places, np.where(np.arange(width) >= last, 1.0, chances.cumsum(axis=1))
+
+# %% ../nbs/05_worlds.ipynb #9ec903e7
+class NetworkWorld(StateWorld):
+    """Reprogramming a Boolean network; an action is one of `moves`, or, the last one, to do nothing.
+
+    A state is a row (number of the state, number of the goal). Raises `DataError` for a goal that is no fixed point."""
+
+    discrete = True
+
+    def __init__(
+        self,
+        network: BooleanNetwork,
+        moves: Mapping[Hold, sparse.csr_matrix],  # such as interventions(network)
+        pairs: Sequence[tuple[int, int]],  # (start, goal) of the episodes, drawn evenly
+        horizon: int = 6,
+        cost: float = 0.2,  # of an intervention
+    ):
+        self.network, self.horizon, self.cost = network, horizon, cost
+        self.walks = [*moves.values(), settle(network)]
+        self.pairs, self.bits = torch.as_tensor(pairs), torch.as_tensor(network.states).float()
+        self._check_goals()
+        self.goals = self.pairs[:, 1].unique()
+        width = max(int(np.diff(walk.indptr).max()) for walk in self.walks)
+        places, chances = zip(*(_lottery(walk, width) for walk in self.walks), strict=True)
+        self.places, self.chances = (torch.as_tensor(np.stack(part)) for part in (places, chances))
+        self.action_size, self.observation_size = len(self.walks), 2 * len(network.genes) + 1
+
+    def _check_goals(self) -> None:
+        network, n = self.network, len(self.bits)
+        if (
+            self.pairs.dim() != 2
+            or self.pairs.shape[1] != 2
+            or not ((self.pairs >= 0) & (self.pairs < n)).all()
+        ):
+            raise DataError(
+                f"pairs must be (start, goal) rows of state numbers below {n}; see attractors(network)"
+            )
+        for goal in self.pairs[:, 1].unique().tolist():
+            if (network.states[goal] != network.wanted[goal]).any():
+                raise DataError(
+                    f"goal {network.name(goal)!r} is no fixed point; choose one of attractors(network)"
+                )
+
+    def start(self, cells: int, generator: torch.Generator) -> Tensor:
+        "Some of the pairs."
+        return drawn_from(self.pairs)(cells, generator)
+
+    def anywhere(self, n: int, generator: torch.Generator) -> Tensor:
+        "Any state with any goal, n × 2; a sampler for `Restart`."
+        states = torch.randint(len(self.bits), (n,), generator=generator)
+        return torch.stack([states, drawn_from(self.goals)(n, generator)], dim=1)
+
+    def distance(self, state: Tensor, goal: Tensor) -> Tensor:
+        "The number of genes in which states differ from goals, both (...,)."
+        return (self.bits[state] != self.bits[goal]).sum(dim=-1).float()
+
+    def advance(self, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        "Where the network comes to rest, drawn at random, and how much nearer to the goal that is, less the cost."
+        s, goal = state.T
+        luck = torch.rand(len(s), 1, generator=self.generator, dtype=torch.float64)
+        drawn = (luck >= self.chances[action, s]).sum(dim=1, keepdim=True)
+        following = torch.where(s == goal, s, self.places[action, s].gather(1, drawn)[:, 0])
+        paid = self.cost * ((action < self.action_size - 1) & (s != goal))
+        return torch.stack([following, goal], dim=1), self.distance(s, goal) - self.distance(
+            following, goal
+        ) - paid
+
+    def seen(self, state: Tensor, step: int) -> Tensor:
+        "What an agent sees of states (cells × 2) at a step: genes on (1) or off (-1), of cell and goal, and the time."
+        share = torch.full((len(state), 1), step / self.horizon)
+        return torch.cat([2 * self.bits[state].flatten(1) - 1, share], dim=1)
+
+    def observe(self, state: Tensor) -> Tensor:
+        "Genes of the cell, genes of the goal, and the share of the episode that has passed."
+        return self.seen(state, self.time)
+
+# %% ../nbs/05_worlds.ipynb #65e441a3
+def _backward(world: NetworkWorld, goal: int, choose: Callable[[Tensor], Tensor] | None) -> np.ndarray:
+    "Return, chance of success and number of interventions from every state, 3 × states."
+    n, walk = len(world.bits), sparse.vstack(world.walks).tocsr()
+    pays = np.arange(len(world.walks)) < len(world.walks) - 1
+    states = torch.stack([torch.arange(n), torch.full((n,), goal)], dim=1)
+    distance = world.distance(*states.T).double().numpy()
+    value = np.stack([-distance, np.arange(n) == goal, np.zeros(n)])
+    for step in reversed(range(world.horizon)):
+        if choose is None:
+            action = ((walk @ value[0]).reshape(-1, n) - world.cost * pays[:, None]).argmax(axis=0)
+        else:
+            action = choose(world.seen(states, step)).numpy()
+        value = (walk[action * n + np.arange(n)] @ value.T).T
+        value[0] -= world.cost * pays[action]
+        value[2] += pays[action]
+        value[:, goal] = 0, 1, 0
+    value[0] += distance
+    return value
+
+# %% ../nbs/05_worlds.ipynb #7fcb6de3
+def network_outcome(world: NetworkWorld, choose: Callable[[Tensor], Tensor] | None = None) -> pd.DataFrame:
+    "Exact return, success and interventions of each pair, under choices from observations, or under the best ones (None)."
+    table = {int(goal): _backward(world, int(goal), choose) for goal in world.goals}
+    name = world.network.name
+    rows = [(name(start), name(goal), *table[goal][:, start]) for start, goal in world.pairs.tolist()]
+    return pd.DataFrame(rows, columns=["start", "goal", "return", "success", "interventions"])
+
+# %% ../nbs/05_worlds.ipynb #f9b31290
+def example_network() -> NetworkWorld:
+    "Haematopoiesis (Krumsiek et al. 2011): every ordered pair of its six attractors, every gene held on or off."
+    network = boolean_network()
+    ends = [int(states[0]) for states in attractors(network)]
+    return NetworkWorld(network, interventions(network), [(a, b) for a in ends for b in ends if a != b])
 
 # %% ../nbs/05_worlds.ipynb #4cda8722
 def witness(z: Tensor, real: Tensor) -> Tensor:
@@ -311,11 +486,17 @@ class WorldEnv(gymnasium.Env):
         step = self.world.step(torch.as_tensor(np.asarray(action), dtype=kind)[None])
         return step.final[0].numpy(), step.reward.item(), step.terminated.item(), step.truncated.item(), {}
 
-# %% ../nbs/05_worlds.ipynb #180d15b3
+# %% ../nbs/05_worlds.ipynb #fdc228eb
 gymnasium.register("waddington/Transport-v0", entry_point=WorldEnv)
 gymnasium.register("waddington/Screen-v0", entry_point=lambda: WorldEnv(example_screen()[0]))
+gymnasium.register("waddington/Network-v0", entry_point=lambda: WorldEnv(example_network()))
+for _name in PROBLEMS:
+    gymnasium.register(
+        f"waddington/{_name.capitalize()}-v0",
+        entry_point=lambda name=_name: WorldEnv(LandscapeWorld(PROBLEMS[name]())),
+    )
 
-# %% ../nbs/05_worlds.ipynb #3bc37dd3
+# %% ../nbs/05_worlds.ipynb #3f029c56
 class VectorWorld:
     "A `gymnasium.vector.VectorEnv` with box or discrete actions as a world; box actions are scaled from [-1, 1]."
 
@@ -375,7 +556,7 @@ def to_space(action: np.ndarray, space: gymnasium.spaces.Box) -> np.ndarray:
     share = (np.clip(action, -1, 1) + 1) / 2
     return (space.low + share.reshape(-1, *space.shape) * (space.high - space.low)).astype(space.dtype)
 
-# %% ../nbs/05_worlds.ipynb #84a62277
+# %% ../nbs/05_worlds.ipynb #41d07550
 def _check_spaces(action: gymnasium.Space, seen: gymnasium.Space) -> None:
     box = gymnasium.spaces.Box
     if not isinstance(seen, box):
