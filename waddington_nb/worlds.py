@@ -123,7 +123,7 @@ class StateWorld:
         ended = torch.full_like(reward, over, dtype=torch.bool)
         return Step(self._begin() if over else final, reward, ended, torch.zeros_like(ended), final)
 
-# %% ../nbs/05_worlds.ipynb #b307fdae
+# %% ../nbs/05_worlds.ipynb #6571ae1f
 class ScreenWorld(StateWorld):
     "x' = x + scale · clip(a) E; reward -|x' - target|² - 0.01 |a|² - 0.05 |a|₁. Sees x and, beyond horizon 1, the time."
 
@@ -139,10 +139,10 @@ class ScreenWorld(StateWorld):
 
     def advance(self, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         "The states after doses `action`, and what they earn."
-        a = action.clamp(-1, 1)
-        state = state + self.scale * a @ self.effects
-        cost = 0.01 * a.square().sum(dim=-1) + 0.05 * a.abs().sum(dim=-1)
-        return state, -(state - self.target).square().sum(dim=-1) - cost
+        a, norm = action.clamp(-1, 1), torch.linalg.vector_norm
+        state = state + a @ (self.scale * self.effects)
+        cost = 0.01 * norm(a, dim=-1).square() + 0.05 * norm(a, 1, dim=-1)
+        return state, -norm(state - self.target, dim=-1).square() - cost
 
     def observe(self, state: Tensor) -> Tensor:
         "The state, and the share of the episode that has passed if it has more than one step."
