@@ -49,6 +49,7 @@ _HOME = {
     "leaderboard": "leaderboards",
     "rank_methods": "leaderboards",
     "paired_difference": "leaderboards",
+    "reproduce": "paper",
     "audit": "audits",
 }
 __all__ = ["__version__", *_HOME]

@@ -251,7 +251,8 @@ def start_final(start: np.ndarray, final: np.ndarray) -> tuple[float, float]:
     "Mean squared difference, and mean over dimensions of the correlation over cells, of two sets of states (cells × D)."
     return float(np.square(final - start).mean()), float(pearson_r(start.T, final.T).mean())
 
-# %% ../nbs/21_paper.ipynb #7c94227e
+# %% ../nbs/21_paper.ipynb #e9c77e0b
+@single_thread()
 @torch.no_grad()
 def run_from(
     world: StateWorld, states: Tensor, act: Callable[[Tensor], Tensor], seed: int
@@ -259,7 +260,8 @@ def run_from(
     "Let given states (cells × D) run an episode: first moved states, last states, and returns. Noise and targets come from the seed."
     world.reset(len(states), torch.Generator().manual_seed(seed))
     world.state, total, first = states, torch.zeros(len(states)), None
-    for world.time in range(world.horizon):
+    for step in range(world.horizon):
+        world.time = step
         action = act(world.observe(world.state))
         if first is None:
             first = states + world.scale * action.clamp(-1, 1) if isinstance(world, DriftWorld) else None
@@ -337,17 +339,17 @@ def trained(
     train(world, agent, stages, seed=seed, cells=max(1, batch // world.horizon))
     return lambda seen: mode(agent.policy(seen))
 
-# %% ../nbs/21_paper.ipynb #25f44c41
+# %% ../nbs/21_paper.ipynb #f9728774
 def arms_of(table: str, path: str | Path, quick: bool = False, seed: int = 0) -> dict[str, Arm]:
     "The arms of a table from a file of cells. Raises `DataError` for an unknown table or unusable cells."
     if table not in TABLES:
         raise DataError(f"no table {table!r}; {close_names(table, [*TABLES, 'all'])}")
     cells = paper_cells(
-        path, TABLES[table][1], most=1200 if quick else 3000, n_genes=500 if quick else 1000, seed=seed
+        path, TABLES[table][1], most=800 if quick else 3000, n_genes=500 if quick else 1000, seed=seed
     )
     z = fused_embedding(cells.x, seed, steps=150 if quick else 600)
     if table in ("rna", "atac", "joint"):
-        return {"multi-modal": drift_arm(cells, z)}
+        return {"multi-modal": drift_arm(cells, z, horizon=50 if quick else 200)}
     screen = screen_arm(cells, z, table)
     films = [FilmWorld(world, screen.truth) for world in (screen.world, screen.test)]
     return {"control": screen, "perturbed": Arm(*films, screen.starts, screen.truth)}
@@ -386,11 +388,11 @@ def paper_table(
         ]
     return pd.DataFrame(rows)
 
-# %% ../nbs/21_paper.ipynb #8cec7369
+# %% ../nbs/21_paper.ipynb #52460933
 def honest_arm(path: str | Path, table: str, quick: bool = False, seed: int = 0) -> Arm:
     "A one-step screen whose truth is the odd perturbed cells and whose aim is the mean of the even ones; fitted without the truth and the starts."
     cells = paper_cells(
-        path, TABLES[table][1], most=1200 if quick else 3000, n_genes=500 if quick else 1000, seed=seed
+        path, TABLES[table][1], most=800 if quick else 3000, n_genes=500 if quick else 1000, seed=seed
     )
     order = np.zeros(len(cells.x), dtype=int)
     for arm in (False, True):
@@ -475,11 +477,11 @@ def plot_published(found: pd.DataFrame, ax: Axes | None = None, show: bool = Tru
         plt.show()
     return ax
 
-# %% ../nbs/21_paper.ipynb #2b60f1a0
+# %% ../nbs/21_paper.ipynb #9edb7694
 def reproduce(
     table: str = "all",
     out: str | Path | None = None,  # a folder for tables and figures
-    quick: bool = False,  # a tenth of the steps, fewer cells
+    quick: bool = False,  # a tenth of the steps, fewer cells, episodes of 50 steps instead of 200
     seed: int = 0,
     progress: bool = False,
     folder: str | Path | None = None,  # where data sets lie, instead of $WADDINGTON_DATA
