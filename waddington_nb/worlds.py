@@ -123,7 +123,7 @@ class StateWorld:
         ended = torch.full_like(reward, over, dtype=torch.bool)
         return Step(self._begin() if over else final, reward, ended, torch.zeros_like(ended), final)
 
-# %% ../nbs/05_worlds.ipynb #6571ae1f
+# %% ../nbs/05_worlds.ipynb #dc10806b
 class ScreenWorld(StateWorld):
     "x' = x + scale · clip(a) E; reward -|x' - target|² - 0.01 |a|² - 0.05 |a|₁. Sees x and, beyond horizon 1, the time."
 
@@ -138,7 +138,12 @@ class ScreenWorld(StateWorld):
         return drawn_from(self.states)(cells, generator)
 
     def advance(self, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-        "The states after doses `action`, and what they earn."
+        "The states after doses `action`, and what they earn; in blocks that fit the processor's cache."
+        blocks = zip(state.split(4096), action.split(4096), strict=True)
+        moved, reward = zip(*(self._advance(*block) for block in blocks), strict=True)
+        return torch.cat(moved), torch.cat(reward)
+
+    def _advance(self, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         a, norm = action.clamp(-1, 1), torch.linalg.vector_norm
         state = state + a @ (self.scale * self.effects)
         cost = 0.01 * norm(a, dim=-1).square() + 0.05 * norm(a, 1, dim=-1)
