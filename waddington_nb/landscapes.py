@@ -737,7 +737,7 @@ class ControlProblem:
     substeps: int = 2
     action_cost: float = 0.01
 
-# %% ../nbs/04_landscapes.ipynb #02adcaba
+# %% ../nbs/04_landscapes.ipynb #eebb5534
 def _gaussians(x: Tensor, bumps: Tensor, confinement: float) -> Tensor:
     "Σ height exp(-|x - centre|²/2 width²) + confinement (x⁴ + y⁴); bumps are rows (x, y, height, width)."
     bumps = bumps.to(x)
@@ -746,18 +746,17 @@ def _gaussians(x: Tensor, bumps: Tensor, confinement: float) -> Tensor:
     return hills.sum(-1) + confinement * x.pow(4).sum(-1)
 
 
-def _bumpy(bumps: Sequence[tuple[float, ...]], size: float = 4.0) -> Landscape:
-    "A landscape of wells (negative height) and hills, pushed with gain 4, noise 0.25, drift clipped at ±20."
+def _bumpy(bumps: Sequence[tuple[float, ...]], sigma: float = 0.25, gain: float = 4.0) -> Landscape:
+    "A landscape of wells (negative height) and hills on [-4, 4]², drift clipped at ±20, pushed with this gain."
     potential = partial(_gaussians, bumps=torch.tensor(bumps, dtype=torch.float64), confinement=0.0125)
-    bounds = ((-size, size), (-size, size))
-    return Landscape(potential, bounds, sigma=0.25, clip=20.0, control=Push(4.0))
+    return Landscape(potential, ((-4.0, 4.0),) * 2, sigma=sigma, clip=20.0, control=Push(gain))
 
-# %% ../nbs/04_landscapes.ipynb #22ce05de
-def trap() -> ControlProblem:
+# %% ../nbs/04_landscapes.ipynb #3261863d
+def trap(height: float = 5.0, sigma: float = 0.25, gain: float = 4.0) -> ControlProblem:
     "A well at (0.6, 0) catches cells on the straight way from (-2, 0) to (2.5, 0); the detour leads over y > 1."
     wells = [(-2, 0, -2, 0.6), (0.6, 0, -3, 0.6), (2.5, 0, -3, 0.6), (0, 2.2, -1, 0.8)]
-    ridge = [(1.6, y, 5, 0.35) for y in (0, 0.5, -0.5, -1, -1.5, -2)]
-    return ControlProblem(_bumpy([*wells, *ridge]), (-2.0, 0.0), (2.5, 0.0))
+    ridge = [(1.6, y, height, 0.35) for y in (0, 0.5, -0.5, -1, -1.5, -2)]
+    return ControlProblem(_bumpy([*wells, *ridge], sigma, gain), (-2.0, 0.0), (2.5, 0.0))
 
 # %% ../nbs/04_landscapes.ipynb #cb22b90e
 def horseshoe() -> ControlProblem:
