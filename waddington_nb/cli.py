@@ -48,7 +48,7 @@ def _seed(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 4294967295")
     return int(text)
 
-# %% ../nbs/23_cli.ipynb #0dfb5fac
+# %% ../nbs/23_cli.ipynb #22441b96
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     "Options of `run`: what is asked of the data."
     add = parser.add_argument
@@ -57,12 +57,8 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         metavar="DATA",
         help="cells: an .h5ad or .h5mu file (its rna modality, or all with --hold-out-time)",
     )
-    add(
-        "--perturbation-key",
-        required=True,
-        metavar="K",
-        help="column of obs that says what was done to each cell",
-    )
+    told = "column of obs that says what was done to each cell"
+    add("--perturbation-key", required=True, metavar="K", help=told)
     add("--control", required=True, metavar="L", help="label of untreated cells in it")
     add("--perturbation", metavar="P", help="use only this perturbation, beside control")
     add("--group-key", metavar="G", help="column of obs with cell type, patient or replicate")
