@@ -138,7 +138,11 @@ def test_held_out_cells_change_nothing_fitted(parts):
 
 def test_arms_stop_where_their_cells_stop():
     rng, n = np.random.default_rng(0), 40
-    rows = [(arm, t, min(t, 2) if arm == "stopped" else t) for arm in ("control", "stopped") for t in (0, 1, 2, 3, 4)]
+    rows = [
+        (arm, t, min(t, 2) if arm == "stopped" else t)
+        for arm in ("control", "stopped")
+        for t in (0, 1, 2, 3, 4)
+    ]
     obs = pd.DataFrame([row[:2] for row in rows for _ in range(n)], columns=["arm", "day"])
     obs.index = [f"cell{i}" for i in range(len(obs))]
     reached = np.repeat([row[2] for row in rows], n)[:, None]
@@ -168,16 +172,28 @@ def test_the_command_writes_everything(waddington, file, tmp_path):
     assert waddington(*options)[0] == 0
     names = {p.name for p in out.iterdir()}
     assert names == {
-        *("report.html", "metrics.csv", "predicted.h5mu", "trajectories.h5ad", "training.csv", "policy.safetensors"),
+        *(
+            "report.html",
+            "metrics.csv",
+            "predicted.h5mu",
+            "trajectories.h5ad",
+            "training.csv",
+            "policy.safetensors",
+        ),
         *("config.json", "figures"),
     }
     table = pd.read_csv(out / "metrics.csv")
-    contract = "modality group perturbation method metric genes seed value null ceiling ci_low ci_high".split()
+    contract = (
+        "modality group perturbation method metric genes seed value null ceiling ci_low ci_high".split()
+    )
     assert list(table)[: len(contract)] == contract
     assert set(table["modality"]) == {"rna", "atac", "joint"}
     assert {"policy", "field", "transport", "nearest_time", "no_change"} <= set(table["method"])
     predicted = read_modalities(out / "predicted.h5mu")
-    assert predicted["rna"].layers["control"].shape == predicted["rna"].shape and "source_cell" in predicted["rna"].obs
+    assert (
+        predicted["rna"].layers["control"].shape == predicted["rna"].shape
+        and "source_cell" in predicted["rna"].obs
+    )
     assert 0 <= predicted["atac"].X.min() and predicted["atac"].X.max() <= 1
     steps = ad.read_h5ad(out / "trajectories.h5ad")
     assert steps.obs["time"].max() == 3 and steps.obs["step"].nunique() == 13
@@ -190,7 +206,9 @@ def test_the_command_writes_everything(waddington, file, tmp_path):
 
 def test_real_cells(real_data):
     parts = read_modalities(real_data("a549_dex_scicar_multiome.h5mu"))
-    task = TimeTask(parts, "time_h", 1, perturbation_key="perturbation", control="control", modalities=["rna"])
+    task = TimeTask(
+        parts, "time_h", 1, perturbation_key="perturbation", control="control", modalities=["rna"]
+    )
     model = fit_course(task, [wd.TRPO(steps=6000)], n_latent=30)
     timed = score_course(model, task).query("metric == 'timed_energy_distance'").set_index("method")["value"]
     assert timed["policy"] < timed["nearest_time"] < timed["no_change"]
