@@ -401,7 +401,7 @@ def _scores_at(
         row("timed", timed, np.clip(time, clock[0], clock[-1]), nearest, linear, time),
     ]
 
-# %% ../nbs/12_trajectories.ipynb #9e412505
+# %% ../nbs/12_trajectories.ipynb #e1aa7553
 def _checked(
     simulated: np.ndarray,
     measured: Mapping[float, np.ndarray],
@@ -412,32 +412,42 @@ def _checked(
     simulated = np.asarray(simulated, float)
     if simulated.ndim != 3 or len(simulated) < 2:
         raise DataError(
-            f"simulated has shape {simulated.shape}; give at least two steps, as steps × cells × dimensions"
+            f"simulated has shape {simulated.shape}; give two steps or more, as steps × cells × dimensions"
         )
+    if not np.isfinite(simulated).all():
+        raise DataError(
+            "simulated has values that are not finite; the simulation diverged: shorten its steps"
+        )
+    _check_times(measured, held_out, simulated.shape[2])
+    clock = (
+        linear_clock(len(simulated), min(measured), max(measured))
+        if clock is None
+        else np.asarray(clock, float)
+    )
+    if clock.shape != (len(simulated),) or not (np.diff(clock) > 0).all():
+        raise DataError(
+            f"the clock must rise from step to step; give one time for each of the {len(simulated)} steps"
+        )
+    return simulated, clock
+
+# %% ../nbs/12_trajectories.ipynb #0759612d
+def _check_times(measured: Mapping[float, np.ndarray], held_out: Mapping[float, np.ndarray], d: int) -> None:
+    "Raise `DataError` if the real populations (time → cells × d) cannot be used."
     if not held_out:
         raise DataError("no held-out time to score; give the real cells of at least one")
     if both := sorted(set(measured) & set(held_out)):
         raise DataError(f"time {both[0]:g} is both measured and held out; leave it out of the measured times")
+    bracket(measured, next(iter(held_out)))
     for time, cells in {**measured, **held_out}.items():
-        if len(cells) < 4 or np.shape(cells)[1] != simulated.shape[2]:
+        shape = np.shape(cells)
+        if len(shape) != 2 or shape[0] < 4 or shape[1] != d:
             raise DataError(
-                f"real cells of time {time:g} have shape {np.shape(cells)}; give at least 4, in {simulated.shape[2]} dimensions"
+                f"real cells of time {time:g} have shape {shape}; give at least 4 cells × {d} dimensions"
             )
         if not np.isfinite(cells).all():
-            raise DataError(f"real cells of time {time:g} have values that are not finite; remove them")
-    if not np.isfinite(simulated).all():
-        raise DataError("simulated has values that are not finite; the simulation diverged")
-    clock = (
-        linear_clock(len(simulated), min(measured, default=0), max(measured, default=0))
-        if clock is None
-        else clock
-    )
-    clock, start = np.asarray(clock, float), bracket(measured, next(iter(held_out)))
-    if clock.shape != (len(simulated),) or not (np.diff(clock) > 0).all():
-        raise DataError(
-            f"the clock must rise from step to step, with one time for each of the {len(simulated)} steps"
-        )
-    return simulated, clock
+            raise DataError(
+                f"real cells of time {time:g} have values that are not finite; remove those cells"
+            )
 
 # %% ../nbs/12_trajectories.ipynb #9756b518
 def plot_held_out(
