@@ -149,7 +149,7 @@ def _read_table(path: Path) -> pd.DataFrame:
             f"cannot read the gene positions {path} ({error}); give a .csv, .tsv or GTF file"
         ) from error
 
-# %% ../nbs/15_interpretation.ipynb #d6b3cedf
+# %% ../nbs/15_interpretation.ipynb #1b20f09d
 def peaks_near(
     genes: Iterable[str], positions: pd.DataFrame, peaks: pd.DataFrame, window: int = 100_000
 ) -> pd.DataFrame:
@@ -168,17 +168,20 @@ def peaks_near(
         )
     if not known["chrom"].isin(peaks["chrom"]).any():
         raise DataError("genes and peaks share no chromosome; name the chromosomes of both alike")
-    longest, pairs = int((peaks["end"] - peaks["start"]).max()), []
-    by_chrom = {chrom: part.sort_values("start") for chrom, part in peaks.groupby("chrom")}
-    for chrom, part in known[known["chrom"].isin(by_chrom)].groupby("chrom"):
-        near, tss = by_chrom[chrom], part["tss"].to_numpy()
+    longest, parts = int((peaks["end"] - peaks["start"]).max()), []
+    for chrom, near in peaks.sort_values("start", kind="stable").groupby("chrom"):
+        part = known[known["chrom"] == chrom]
+        tss = part["tss"].to_numpy()
         first = np.searchsorted(near["start"], tss - window - longest)
-        last = np.searchsorted(near["start"], tss + window, side="right")
-        for gene, site, i, j in zip(part[key], tss, first, last, strict=True):
-            some = near.iloc[i:j]
-            away = np.maximum(np.maximum(some["start"] - site, site - some["end"]), 0)
-            pairs.append(pd.DataFrame({"gene": gene, "peak": some["peak"], "distance": away})[away <= window])
-    return pd.concat(pairs, ignore_index=True)
+        count = np.searchsorted(near["start"], tss + window, side="right") - first
+        gene = np.repeat(np.arange(len(part)), count)
+        peak = np.arange(len(gene)) - np.repeat(np.cumsum(count) - count, count) + first[gene]
+        away = np.maximum(
+            near["start"].to_numpy()[peak] - tss[gene], tss[gene] - near["end"].to_numpy()[peak]
+        )
+        names = {"gene": part[key].to_numpy()[gene], "peak": near["peak"].to_numpy()[peak]}
+        parts.append(pd.DataFrame({**names, "distance": np.maximum(away, 0)})[away <= window])
+    return pd.concat(parts, ignore_index=True)
 
 # %% ../nbs/15_interpretation.ipynb #5018dcec
 def mean_change(cells: ad.AnnData) -> pd.Series:

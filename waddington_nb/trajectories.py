@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['DISTANCES', 'medoid', 'diffusion_pseudotime', 'ordered_means', 'reference_space', 'dtw', 'soft_dtw',
            'soft_dtw_divergence', 'Alignment', 'align_with_gaps', 'plot_alignment', 'population_distances',
-           'permutation_p_value', 'alignment_p_value', 'Bracket', 'bracket', 'Pairing', 'transport_pairs',
-           'linear_clock', 'at_time', 'distance_curves', 'score_trajectory', 'plot_held_out', 'mean_trajectory_table',
-           'plot_mean_trajectories']
+           'permutation_p_value', 'distance_interval', 'alignment_p_value', 'Bracket', 'bracket', 'Pairing',
+           'transport_pairs', 'linear_clock', 'at_time', 'distance_curves', 'score_trajectory', 'plot_held_out',
+           'mean_trajectory_table', 'plot_mean_trajectories']
 
 # %% ../nbs/12_trajectories.ipynb #576195a9
 import math
@@ -239,6 +239,24 @@ def permutation_p_value(x: np.ndarray, y: np.ndarray, times: int = 999, seed: in
     energy = -np.einsum("pi,pi->p", draws @ distances, draws)
     return float((1 + (energy[1:] >= energy[0] - 1e-12).sum()) / (1 + times))
 
+# %% ../nbs/12_trajectories.ipynb #6691c624
+def distance_interval(
+    x: np.ndarray, y: np.ndarray, distance: str = "energy_distance", times: int = 200, seed: int = 0
+) -> tuple[float, float]:
+    "95 % bootstrap interval of the distance of cells x and y (cells × d)."
+    rng, n, m = np.random.default_rng(seed), len(x), len(y)
+    wx = rng.multinomial(n, np.full(n, 1 / n), size=times) / n
+    wy = rng.multinomial(m, np.full(m, 1 / m), size=times) / m
+    value = population_distances([x], [y], distance).item()
+    if distance == "wasserstein_1":
+        dual = ot.emd2(ot.unif(n), ot.unif(m), euclidean_distances(x, y), numItermax=10_000_000, log=True)[1]
+        draws = wx @ dual["u"] + wy @ dual["v"]
+    else:
+        form = lambda a, b, w, v: np.einsum("ri,ri->r", w @ euclidean_distances(a, b), v)
+        draws = 2 * form(x, y, wx, wy) - form(x, x, wx, wx) - form(y, y, wy, wy)
+    low, high = np.quantile(draws - draws.mean(), [0.025, 0.975])
+    return value + min(float(low), 0.0), value + max(float(high), 0.0)
+
 # %% ../nbs/12_trajectories.ipynb #02bb287f
 def alignment_p_value(
     cost: np.ndarray, gap: float | None = None, opening: float = 0.0, times: int = 999, seed: int = 0
@@ -327,7 +345,7 @@ def distance_curves(
     method = np.repeat(["simulated", "transport"], len(simulated))
     return pd.DataFrame({"method": method, "time": times, "value": np.concatenate([found, null])[:, 0]})
 
-# %% ../nbs/12_trajectories.ipynb #f97b272a
+# %% ../nbs/12_trajectories.ipynb #c2be671f
 def score_trajectory(
     simulated: np.ndarray,  # steps × cells × d; step 0 is the start
     measured: Mapping[float, np.ndarray],  # time → real cells × d, those used in training
@@ -340,8 +358,9 @@ def score_trajectory(
     """Path and timed scores at every held-out time, nulls and ceiling beside each.
 
     Columns: modality, time, score ('path' or 'timed'), metric, value, at (time on the clock), the nulls no_change,
-    nearest_time, transport and transport_at (its time), ceiling, p_value (simulated and real cells exchangeable, by
-    energy distance; of a path's best step, so lenient), extrapolated. Lower is better. Raises `DataError` for
+    nearest_time, transport and transport_at (its time), ceiling, ci_low and ci_high (bootstrap over cells, the step
+    given), p_value (simulated and real cells exchangeable, by energy distance; of a path's best step, so lenient),
+    extrapolated. Lower is better. Raises `DataError` for
     input that cannot be scored."""
     simulated, clock = _checked(simulated, measured, held_out, clock)
     rows = []
@@ -355,6 +374,7 @@ def score_trajectory(
                 )
         for row in rows[-2 * len(DISTANCES) :]:
             population = at_time(simulated, clock, row["at"])
+            row["ci_low"], row["ci_high"] = distance_interval(population, target, row["metric"], seed=seed)
             row["p_value"] = permutation_p_value(population, target, times, seed)
             row["extrapolated"] = bracket(measured, time).extrapolated
     table = pd.DataFrame(rows)
@@ -449,7 +469,7 @@ def _check_times(measured: Mapping[float, np.ndarray], held_out: Mapping[float, 
                 f"real cells of time {time:g} have values that are not finite; remove those cells"
             )
 
-# %% ../nbs/12_trajectories.ipynb #9756b518
+# %% ../nbs/12_trajectories.ipynb #e6d6c65e
 def plot_held_out(
     curves: pd.DataFrame, scores: pd.DataFrame, ax: Axes | None = None, show: bool = True
 ) -> Axes:
@@ -469,21 +489,14 @@ def plot_held_out(
     for label, (column, style) in levels.items():
         ax.axhline(rows.loc["timed", column], ls=style, lw=1, color="#8c96a0", label=label)
     ax.axvline(first["time"], color="#c9ced3", lw=6, alpha=0.4, zorder=0)
-    for score, marker in (("path", "*"), ("timed", "D")):
+    for score, marker, size in (("timed", "D", 13), ("path", "*", 11)):
         at, value = rows.loc[score, ["at", "value"]]
-        ax.plot(
-            at,
-            value,
-            marker,
-            ms=13 if marker == "*" else 7,
-            color="#2a6fbb",
-            mec="white",
-            label=score,
-            zorder=4,
-        )
-    ax.set(xlabel="time on the clock", ylabel=first["metric"].replace("_", " "), ylim=(0, None))
+        style = {"color": "#2a6fbb", "mec": "white", "zorder": 4, "clip_on": False}
+        ax.plot(at, value, marker, ms=size, label=score, **style)
+    ax.set(xlabel="time on the clock", ylabel=first["metric"].replace("_", " "))
+    ax.set_ylim(0, 1.3 * max(curves["value"].max(), rows.loc["timed", "nearest_time"]))
     ax.set_title(f"Held-out time {first['time']:g}, {first['modality']}")
-    ax.legend(frameon=False, fontsize=8, ncols=2)
+    ax.legend(frameon=False, fontsize=8, ncols=4, loc="upper center")
     sns.despine(ax=ax)
     if show:
         plt.show()
