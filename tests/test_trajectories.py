@@ -276,3 +276,27 @@ def test_bad_positions_and_peaks_are_refused(tmp_path):
     }.items():
         with pytest.raises(DataError, match=message):
             call()
+
+
+def test_chromatin_near_fkbp5_opens_with_its_rna_in_real_cells(real_data):
+    "Dexamethasone, 0 to 3 h: the glucocorticoid targets FKBP5 and TSC22D3 rise; positions of GRCh37, as the peaks."
+    import mudata
+
+    cells = mudata.read_h5mu(real_data("a549_dex_scicar_multiome.h5mu"))
+    late, early = (cells.obs["time_h"].astype(float).to_numpy() == t for t in (3, 0))
+    change = {
+        name: pd.Series(
+            np.asarray(part.X[late].mean(axis=0) - part.X[early].mean(axis=0)).ravel(), part.var_names
+        )
+        for name, part in cells.mod.items()
+    }
+    sites = pd.DataFrame(
+        [["FKBP5", "chr6", 35541362, 35696397, "-"], ["TSC22D3", "chrX", 106956452, 107019017, "-"]],
+        columns=["gene", "chrom", "start", "end", "strand"],
+    )
+    found = view.gene_peak_changes(change["rna"], change["atac"], view.gene_positions(sites)).set_index(
+        "gene"
+    )
+    assert found.loc["FKBP5", "rna"] > 1 > found.loc["TSC22D3", "rna"] > 0
+    assert (found["peaks"] > 5).all() and (found["nearest_distance"] < 2000).all()
+    assert found.loc["FKBP5", "atac"] > 0 and found.loc["FKBP5", "agrees"]

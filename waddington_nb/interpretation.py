@@ -247,27 +247,31 @@ def sign_agreement(changes: pd.DataFrame, k: int = 20) -> dict[str, float]:
     }
     return {**found, "expected": expected, "p_value": float(test.pvalue)}
 
-# %% ../nbs/15_interpretation.ipynb #0d1046ed
+# %% ../nbs/15_interpretation.ipynb #fac6b833
 def plot_gene_peaks(changes: pd.DataFrame, k: int = 20, ax: Axes | None = None, show: bool = True) -> Axes:
-    "RNA change against the mean change of accessibility nearby (`gene_peak_changes`); the `k` most moved genes named."
-    ax = plt.subplots(figsize=(6, 4.6))[1] if ax is None else ax
-    top, rest = changes.head(k), changes.iloc[k:]
-    ax.scatter(rest["atac"], rest["rna"], s=8, color="#c9ced3", linewidths=0, label="other genes")
-    for agrees, colour, label in ((True, "#2a6fbb", "same direction"), (False, "#e0812b", "opposite")):
-        part = top[top["agrees"] == agrees]
-        ax.scatter(part["atac"], part["rna"], s=26, color=colour, linewidths=0, label=label)
-    for row in top.itertuples():
-        ax.annotate(
-            row.gene, (row.atac, row.rna), (3, 3), textcoords="offset points", fontsize=6.5, color="#444444"
-        )
-    ax.axhline(0, lw=0.6, color="#8c96a0")
-    ax.axvline(0, lw=0.6, color="#8c96a0")
+    """The `k` most moved genes (`gene_peak_changes`): RNA as bars, accessibility nearby as points on an axis of its own.
+
+    Both axes have 0 in the middle, so bar and point are on one side where the signs agree."""
+    top, y = changes.head(k), np.arange(min(k, len(changes)))
+    ax = plt.subplots(figsize=(6, 1.4 + 0.23 * len(top)))[1] if ax is None else ax
+    colours = np.where(top["agrees"], "#2a6fbb", "#e0812b")
+    ax.barh(y, top["rna"], color=colours, alpha=0.4, height=0.72)
+    above = ax.twiny()
+    above.scatter(top["atac"], y, c=colours, s=34, edgecolors="white", zorder=3)
+    for axis, column in ((ax, "rna"), (above, "atac")):
+        reach = 1.12 * max(top[column].abs().max(), 1e-12)
+        axis.set_xlim(-reach, reach)
+    ax.axvline(0, lw=0.8, color="#8c96a0")
+    ax.set(xlabel="bars: change of RNA", ylim=(len(top) - 0.4, -0.6))
+    ax.set_yticks(y, top["gene"], fontsize=8)
+    above.set_xlabel("points: mean change of accessibility near the gene")
     found = sign_agreement(changes, k)
-    share = f"{found['agreement']:.0%} of {found['genes']} agree"
-    ax.set_title(f"{share} ({found['expected']:.0%} by chance, p = {found['p_value']:.2g})", fontsize=10)
-    ax.set(xlabel="mean change of accessibility near the gene", ylabel="change of RNA")
-    ax.legend(frameon=False, fontsize=8, loc="lower right")
-    sns.despine(ax=ax)
+    share = f"{found['agreement']:.0%} of {found['genes']} genes agree (blue)"
+    ax.set_title(
+        f"{share}; {found['expected']:.0%} if independent, p = {found['p_value']:.1g}", fontsize=10, pad=12
+    )
+    sns.despine(ax=ax, left=True)
+    sns.despine(ax=above, left=True, top=False)
     if show:
         plt.show()
     return ax

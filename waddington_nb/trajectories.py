@@ -469,7 +469,7 @@ def _check_times(measured: Mapping[float, np.ndarray], held_out: Mapping[float, 
                 f"real cells of time {time:g} have values that are not finite; remove those cells"
             )
 
-# %% ../nbs/12_trajectories.ipynb #e6d6c65e
+# %% ../nbs/12_trajectories.ipynb #1bc803b0
 def plot_held_out(
     curves: pd.DataFrame, scores: pd.DataFrame, ax: Axes | None = None, show: bool = True
 ) -> Axes:
@@ -489,9 +489,9 @@ def plot_held_out(
     for label, (column, style) in levels.items():
         ax.axhline(rows.loc["timed", column], ls=style, lw=1, color="#8c96a0", label=label)
     ax.axvline(first["time"], color="#c9ced3", lw=6, alpha=0.4, zorder=0)
-    for score, marker, size in (("timed", "D", 13), ("path", "*", 11)):
+    for score, marker, size in (("timed", "D", 9), ("path", "*", 15)):
         at, value = rows.loc[score, ["at", "value"]]
-        style = {"color": "#2a6fbb", "mec": "white", "zorder": 4, "clip_on": False}
+        style = {"color": "#1d4f8a", "mec": "white", "zorder": 4, "clip_on": False}
         ax.plot(at, value, marker, ms=size, label=score, **style)
     ax.set(xlabel="time on the clock", ylabel=first["metric"].replace("_", " "))
     ax.set_ylim(0, 1.3 * max(curves["value"].max(), rows.loc["timed", "nearest_time"]))
