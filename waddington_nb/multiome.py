@@ -331,7 +331,7 @@ def score_course(model: CourseModel, task: TimeTask) -> pd.DataFrame:
                 rows += _tidy(found, course, method, model.seed)
     return pd.DataFrame(rows)
 
-# %% ../nbs/18_multiome.ipynb #559c7777
+# %% ../nbs/18_multiome.ipynb #8ef2ab33
 def _tidy(found: pd.DataFrame, course: str, method: str, seed: int) -> list[dict]:
     "Rows of metrics.csv from those of `score_trajectory`; the nulls once, with the policy."
     rows = []
@@ -341,9 +341,8 @@ def _tidy(found: pd.DataFrame, course: str, method: str, seed: int) -> list[dict
             rows.append({
                 "modality": row["modality"], "group": course, "perturbation": f"{row['time']:g}", "method": name,
                 "metric": f"{row['score']}_{row['metric']}", "genes": "all", "seed": seed, "value": value,
-                "null": row["transport"], "ceiling": row["ceiling"], "ci_low": np.nan, "ci_high": np.nan,
-                "at": row["at"] if name == method else np.nan,
-            })  # fmt: skip
+                "null": row["transport"], "ceiling": row["ceiling"],
+            } | {key: row[key] if name == method else np.nan for key in ("ci_low", "ci_high", "at")})  # fmt: skip
     return rows
 
 # %% ../nbs/18_multiome.ipynb #7bb487b5
