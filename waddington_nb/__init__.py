@@ -8,7 +8,9 @@ __version__ = "0.1.0"
 _HOME = {
     "DataError": "core",
     "Task": "tasks",
+    "TimeTask": "tasks",
     "read": "tasks",
+    "read_modalities": "tasks",
     "load": "datasets",
     "haematopoiesis": "datasets",
     "boolean_network": "datasets",
@@ -42,6 +44,8 @@ _HOME = {
     "as_prediction": "baselines",
     "fit": "prediction",
     "Model": "prediction",
+    "fit_course": "multiome",
+    "score_course": "multiome",
     "top_moved": "interpretation",
     "evaluate": "evaluation",
     "Report": "evaluation",

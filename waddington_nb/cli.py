@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['OUTPUTS', 'CHECKPOINT', 'COMMANDS', 'add_run_options', 'add_fit_options', 'add_landscape_options',
            'add_paper_options', 'parser', 'fingerprint', 'identity', 'claim', 'make_stages', 'pick_device',
-           'trajectories', 'execute', 'run', 'demo', 'datasets', 'landscapes', 'reproduce_paper', 'main']
+           'trajectories', 'execute', 'time_task', 'run_course', 'run', 'demo', 'datasets', 'landscapes',
+           'reproduce_paper', 'main']
 
-# %% ../nbs/23_cli.ipynb #d355e468
+# %% ../nbs/23_cli.ipynb #96fac1b6
 import argparse
 import hashlib
 import json
@@ -24,7 +25,7 @@ import numpy as np
 from . import __version__
 from .core import DataError, write_bytes, write_h5ad
 from .datasets import DATASETS, haematopoiesis, locate
-from .tasks import Task, read
+from .tasks import Task, TimeTask, read, read_modalities, require_key
 
 # %% ../nbs/23_cli.ipynb #08b7b163
 class _Parser(argparse.ArgumentParser):
@@ -47,23 +48,36 @@ def _seed(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 4294967295")
     return int(text)
 
-# %% ../nbs/23_cli.ipynb #5b1d9948
+# %% ../nbs/23_cli.ipynb #22441b96
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     "Options of `run`: what is asked of the data."
     add = parser.add_argument
-    add("data", metavar="DATA", help="cells: an .h5ad file, or an .h5mu file (its rna modality is used)")
     add(
-        "--perturbation-key",
-        required=True,
-        metavar="K",
-        help="column of obs that says what was done to each cell",
+        "data",
+        metavar="DATA",
+        help="cells: an .h5ad or .h5mu file (its rna modality, or all with --hold-out-time)",
     )
+    told = "column of obs that says what was done to each cell"
+    add("--perturbation-key", required=True, metavar="K", help=told)
     add("--control", required=True, metavar="L", help="label of untreated cells in it")
     add("--perturbation", metavar="P", help="use only this perturbation, beside control")
     add("--group-key", metavar="G", help="column of obs with cell type, patient or replicate")
     add("--hold-out", metavar="V", help="group whose perturbed cells are the truth")
     add("--hold-out-perturbation", metavar="P", help="perturbation whose cells are the truth")
     add("--time-key", metavar="T", help="numeric column of obs that orders the cells")
+    add(
+        "--hold-out-time",
+        type=float,
+        nargs="+",
+        metavar="V",
+        help="times whose cells are the truth; the others are learned from",
+    )
+    add(
+        "--modalities",
+        nargs="+",
+        metavar="M",
+        help="modalities of an .h5mu file, with --hold-out-time (default all)",
+    )
     add("--genes", type=_count, default=2000, metavar="N", help="variable genes kept (default 2000)")
     add(
         "--x-kind",
@@ -73,12 +87,18 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     )
     add("--min-cells", type=_count, default=10, metavar="N", help="fewest cells an arm needs (default 10)")
 
-# %% ../nbs/23_cli.ipynb #7be640d6
+# %% ../nbs/23_cli.ipynb #a919e94b
 def add_fit_options(parser: argparse.ArgumentParser, out: str) -> None:
     "Options of `run` and `demo`: how the policy is fitted, and where results go."
     add = parser.add_argument
     add("--representation", default="pca", choices=["pca", "autoencoder"], help="latent space (default pca)")
-    add("--latent", type=int, default=50, metavar="D", help="latent dimensions, at most (default 50)")
+    add(
+        "--latent",
+        type=int,
+        default=50,
+        metavar="D",
+        help="latent dimensions, at most (default 50, of each modality 30)",
+    )
     add(
         "--stages",
         default="trpo,ppo",
@@ -114,7 +134,7 @@ def add_landscape_options(parser: argparse.ArgumentParser) -> None:
     add("--quick", action="store_true", help="the trap only, with and without restarts, under a minute")
     add("--debug", action="store_true", help="show the traceback of an error")
 
-# %% ../nbs/23_cli.ipynb #95fe7e99
+# %% ../nbs/23_cli.ipynb #e9da9209
 def add_paper_options(parser: argparse.ArgumentParser) -> None:
     "Options of `reproduce-paper`."
     add, out = parser.add_argument, "runs/paper"
@@ -131,7 +151,7 @@ def add_paper_options(parser: argparse.ArgumentParser) -> None:
     )
     add("--debug", action="store_true", help="show the traceback of an error")
 
-# %% ../nbs/23_cli.ipynb #94e1b591
+# %% ../nbs/23_cli.ipynb #deaa4596
 def parser() -> argparse.ArgumentParser:
     "The parser of the `waddington` command."
     top = _Parser(
@@ -197,12 +217,12 @@ OUTPUTS = (
 )
 CHECKPOINT = "checkpoint.safetensors"
 
-# %% ../nbs/23_cli.ipynb #d02280e6
-def claim(out: Path, what: dict, resume: bool) -> bool:
+# %% ../nbs/23_cli.ipynb #d9e2217a
+def claim(out: Path, what: dict, resume: bool, outputs: Sequence[str] = OUTPUTS) -> bool:
     "Make sure that `out` can be written and holds nothing that this run would destroy; True if this very run is complete there."
     if out.exists() and not out.is_dir():
         raise DataError(f"{out} is a file; choose another --out")
-    config, there = out / "config.json", {name for name in OUTPUTS if (out / name).exists()}
+    config, there = out / "config.json", {name for name in outputs if (out / name).exists()}
     if config.is_file():
         _same_run(out, config, what)
     elif (out / CHECKPOINT).exists():
@@ -213,7 +233,7 @@ def claim(out: Path, what: dict, resume: bool) -> bool:
     write_bytes(out / ".writable", b"")
     for stale in [out / ".writable", *out.glob(".*.tmp")]:  # a killed run cannot tidy up
         stale.unlink(missing_ok=True)
-    return there == set(OUTPUTS)
+    return there == set(outputs)
 
 # %% ../nbs/23_cli.ipynb #a1d88851
 def _same_run(out: Path, config: Path, what: dict) -> None:
@@ -264,7 +284,7 @@ def trajectories(task: Task, cells: ad.AnnData) -> ad.AnnData:
     flat = {"waddington_latent": latent.reshape(n * points, -1), "X_pca": path.reshape(n * points, -1)}
     return ad.AnnData(np.zeros((n * points, 0), np.float32), obs=obs, obsm=flat)
 
-# %% ../nbs/23_cli.ipynb #85295dd2
+# %% ../nbs/23_cli.ipynb #c67531aa
 def execute(task: Task, options: argparse.Namespace, data: str) -> Path:
     "Fit, simulate, score and write everything into `options.out`; returns the path of the report."
     from waddington_nb.evaluation import evaluate, report_figures, report_page, verdict
@@ -288,7 +308,7 @@ def execute(task: Task, options: argparse.Namespace, data: str) -> Path:
     asked = {"data": data} | {
         k: str(v) for k, v in what.items() if k not in ("cells", "version") and v is not None
     }
-    files = _files(report, model, {"data": data} | what) | {
+    files = _files(report.table, model, {"data": data} | what) | {
         f"figures/{name}.png": png for name, png in pictures.items()
     }
     files["report.html"] = report_page(report, pictures, asked).encode()
@@ -303,20 +323,20 @@ def _plain(cells: ad.AnnData) -> ad.AnnData:
     "Predicted cells as users meet them: expression and start, without the three-dimensional trajectory."
     return ad.AnnData(cells.X, obs=cells.obs, var=cells.var, layers={"control": cells.layers["control"]})
 
-# %% ../nbs/23_cli.ipynb #47c98f40
-def _files(report, model, config: dict) -> dict[str, bytes]:
+# %% ../nbs/23_cli.ipynb #430193dd
+def _files(scores, model, config: dict) -> dict[str, bytes]:
     "Text and weights by file name."
     from safetensors.torch import save
 
     weights = {name: t for name, t in model.agent.tensors().items() if not name.startswith("adam.")}
     return {
-        "metrics.csv": report.table.to_csv(index=False, float_format="%.10g").encode(),
+        "metrics.csv": scores.to_csv(index=False, float_format="%.10g").encode(),
         "training.csv": model.history.to_csv(index=False).encode(),
         "policy.safetensors": save(weights),
         "config.json": (json.dumps(config, indent=2) + "\n").encode(),
     }
 
-# %% ../nbs/23_cli.ipynb #65f320cd
+# %% ../nbs/23_cli.ipynb #0b2052dd
 def _publish(out: Path, files: dict[str, bytes], tables: dict[str, ad.AnnData]) -> None:
     "Write everything aside, then rename it into place and drop the checkpoint; on failure nothing of it stays."
     aside = out / ".unfinished"
@@ -325,7 +345,7 @@ def _publish(out: Path, files: dict[str, bytes], tables: dict[str, ad.AnnData]) 
         for name, data in files.items():
             write_bytes(aside / name, data)
         for name, table in tables.items():
-            write_h5ad(aside / name, table)
+            _write_table(aside / name, table)
         shutil.rmtree(out / "figures", ignore_errors=True)
         for name in sorted(p.name for p in aside.iterdir() if p.name != "config.json"):
             os.replace(aside / name, out / name)
@@ -336,9 +356,105 @@ def _publish(out: Path, files: dict[str, bytes], tables: dict[str, ad.AnnData]) 
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
-# %% ../nbs/23_cli.ipynb #28b8707e
+# %% ../nbs/23_cli.ipynb #46e215b0
+def _write_table(path: Path, table: ad.AnnData | dict[str, ad.AnnData]) -> None:
+    "Write cells as .h5ad, or modalities as .h5mu."
+    if path.suffix == ".h5mu":
+        from waddington_nb.multiome import write_h5mu
+
+        write_h5mu(path, table)
+    else:
+        write_h5ad(path, table)
+
+# %% ../nbs/23_cli.ipynb #872fcf42
+def time_task(options: argparse.Namespace) -> TimeTask:
+    "The task that the options of `run` with held-out times ask for. Raises `DataError`."
+    if options.time_key is None:
+        raise DataError("--hold-out-time names times but --time-key is not given; add --time-key")
+    for name in ("group_key", "hold_out", "hold_out_perturbation"):
+        if getattr(options, name) is not None:
+            raise DataError(
+                f"--{name.replace('_', '-')} cannot be combined with --hold-out-time; leave one out"
+            )
+    if options.representation != "pca":
+        raise DataError(
+            "--representation is fixed with --hold-out-time (PCA of RNA, LSI of ATAC); leave it out"
+        )
+    parts = read_modalities(options.data)
+    if options.perturbation is not None:
+        keep = {options.perturbation, options.control}
+        parts = {
+            name: part[np.isin(require_key(part.obs, options.perturbation_key, "perturbation_key"), [*keep])]
+            for name, part in parts.items()
+        }
+    return TimeTask(
+        parts, options.time_key, options.hold_out_time, perturbation_key=options.perturbation_key, control=options.control,
+        modalities=options.modalities, n_genes=options.genes, min_cells=options.min_cells,
+    )  # fmt: skip
+
+# %% ../nbs/23_cli.ipynb #f79757c6
+def _course_identity(task: TimeTask, options: argparse.Namespace) -> dict:
+    "What makes a run on held-out times this run."
+    digest = hashlib.sha256()
+    for m in task.modalities.values():
+        for part in (m.x.data, m.x.indices, m.x.indptr, m.features):
+            digest.update(np.ascontiguousarray(part).tobytes())
+    for part in (task.names, task.time, task.course, task.is_train):
+        digest.update(np.ascontiguousarray(part).tobytes())
+    apart = {"command", "data", "resume", "out", "debug", "device"}
+    asked = {key: value for key, value in sorted(vars(options).items()) if key not in apart}
+    return {"version": __version__, **asked, "device": "cpu", "cells": digest.hexdigest()}
+
+# %% ../nbs/23_cli.ipynb #1e7aaae1
+def run_course(options: argparse.Namespace) -> Path:
+    "Fit, simulate and score held-out times, and write everything into `options.out`; returns the path of the report."
+    from waddington_nb.multiome import (
+        course_figures,
+        course_page,
+        course_results,
+        course_trajectories,
+        course_verdict,
+        fit_course,
+    )
+    from waddington_nb.representations import check_n_latent
+
+    check_n_latent(options.latent)
+    task = time_task(options)
+    what, several = _course_identity(task, options), len(task.modalities) > 1
+    predicted = "predicted.h5mu" if several else "predicted.h5ad"
+    outputs = [predicted if name == "predicted.h5ad" else name for name in OUTPUTS]
+    if claim(options.out, what, options.resume, outputs) and options.resume:
+        return options.out / "report.html"
+    print(task)
+    model = fit_course(
+        task, make_stages(options.stages, options.steps), options.seed, n_latent=min(options.latent, 30), schedule=options.schedule,
+        init=options.init, checkpoint=options.out / CHECKPOINT, identity=what, progress=True,
+    )  # fmt: skip
+    cells, scores = course_results(model, task)
+    pictures = course_figures(model, task, scores)
+    asked = {"data": options.data} | {
+        k: str(v) for k, v in what.items() if k not in ("cells", "version") and v is not None
+    }
+    files = _files(scores, model, {"data": options.data} | what) | {
+        f"figures/{name}.png": png for name, png in pictures.items()
+    }
+    files["report.html"] = course_page(model, task, scores, pictures, asked).encode()
+    tables = {
+        predicted: cells if several else next(iter(cells.values())),
+        "trajectories.h5ad": course_trajectories(model, task),
+    }
+    _publish(options.out, files, tables)
+    print(course_verdict(scores))
+    return options.out / "report.html"
+
+# %% ../nbs/23_cli.ipynb #ea5ef8ca
 def run(options: argparse.Namespace) -> None:
     "`waddington run`."
+    if options.hold_out_time is not None:
+        print(run_course(options))
+        return
+    if options.modalities is not None:
+        raise DataError("--modalities needs --hold-out-time; without it the rna modality is used")
     task = Task(
         read(options.data), options.perturbation_key, options.control, perturbation=options.perturbation,
         group_key=options.group_key, hold_out=options.hold_out, hold_out_perturbation=options.hold_out_perturbation,
@@ -389,7 +505,7 @@ def reproduce_paper(options: argparse.Namespace) -> None:
     print(table.round(3).to_string(index=False))
     print(options.out)
 
-# %% ../nbs/23_cli.ipynb #4565c02b
+# %% ../nbs/23_cli.ipynb #817201c4
 COMMANDS = {
     "run": run,
     "demo": demo,

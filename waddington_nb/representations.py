@@ -4,14 +4,17 @@
 
 # %% auto #0
 __all__ = ['Representation', 'fit_pca', 'check_n_latent', 'fit_autoencoder', 'nonnegative', 'molecule', 'overdispersion',
-           'even_uniforms', 'poisson_quantile', 'binomial_quantile', 'recount', 'fit_representation']
+           'even_uniforms', 'poisson_quantile', 'binomial_quantile', 'recount', 'fit_representation', 'tf_idf',
+           'fit_lsi', 'clr', 'Joint', 'fit_joint']
 
-# %% ../nbs/03_representations.ipynb #34c682a9
-from collections.abc import Callable, Sequence
+# %% ../nbs/03_representations.ipynb #2a945cab
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy import sparse
+from scipy.sparse.linalg import svds
 from scipy.special import gammaincinv, ndtri
 from scipy.stats import binom
 from torch import nn
@@ -225,3 +228,96 @@ def fit_representation(kind: str, x: np.ndarray, n_latent: int = 50, seed: int =
     if kind == "autoencoder":
         return fit_autoencoder(x, n_latent, seed=seed)
     raise DataError(f"representation {kind!r} is unknown; choose 'pca' or 'autoencoder'")
+
+# %% ../nbs/03_representations.ipynb #7bf20863
+def tf_idf(x: sparse.csr_matrix, idf: np.ndarray) -> sparse.csr_matrix:
+    "log(1 + 10⁴ tf·idf) of open peaks `x` (cells × peaks, 0 or 1); `idf` is n/df, (peaks,). Cells without peaks stay zero."
+    total = np.maximum(np.asarray(x.sum(axis=1)).ravel(), 1)
+    m = x.astype(np.float32).tocsr(copy=True)
+    m.data = np.log1p(1e4 * np.repeat(1 / total, np.diff(m.indptr)) * idf[m.indices]).astype(np.float32)
+    return m
+
+# %% ../nbs/03_representations.ipynb #fe50e081
+def fit_lsi(x: sparse.csr_matrix, n_latent: int = 30) -> Representation:
+    "Latent semantic indexing of training cells `x` (cells × peaks, 0 or 1, sparse); `encode` takes sparse cells, too."
+    check_n_latent(n_latent)
+    n, df = x.shape[0], np.maximum(np.asarray(x.sum(axis=0)).ravel(), 1)
+    m = tf_idf(x, n / df)
+    k = min(n_latent + 1, min(m.shape) - 1)
+    axes = svds(m, k=k, v0=np.ones(min(m.shape)), random_state=0)[2][::-1].T
+    axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(k)])
+    z, depth = m @ axes, np.log1p(np.asarray(x.sum(axis=1)).ravel())
+    follows = [
+        abs(np.corrcoef(column, depth)[0, 1]) if np.ptp(depth) and np.ptp(column) else 0 for column in z.T
+    ]
+    axes = np.delete(axes, int(np.argmax(follows)), axis=1).astype(np.float32)
+    centre = (m @ axes).mean(axis=0)
+    encode = lambda x: np.asarray(tf_idf(sparse.csr_matrix(x), n / df) @ axes - centre, dtype=np.float32)
+    z = encode(x)
+    slope = np.linalg.solve(z.T @ z + 1e-2 * np.trace(z.T @ z) / len(z.T) * np.eye(z.shape[1]), (x.T @ z).T)
+    slope, rate = slope.astype(np.float32), (df / n).astype(np.float32)
+    return Representation(
+        axes.shape[1], encode=encode, reconstruct=lambda z: np.clip(rate + z.astype(np.float32) @ slope, 0, 1)
+    )
+
+# %% ../nbs/03_representations.ipynb #2afe8b32
+def clr(x: np.ndarray) -> np.ndarray:
+    "Centred log ratio of counts (cells × proteins), float32."
+    x = np.asarray(x, np.float32)
+    return np.log1p(x / np.exp(np.log1p(x).mean(axis=1, keepdims=True)))
+
+# %% ../nbs/03_representations.ipynb #86d3ccca
+@dataclass(frozen=True)
+class Joint:
+    "Representations of several modalities, side by side: `blocks` are their columns, `scales` what they were divided by."
+
+    parts: Mapping[str, Representation]
+    scales: Mapping[str, float]
+    prepare: Mapping[str, Callable]  # from a stored matrix to what its representation takes
+
+    @property
+    def blocks(self) -> dict[str, slice]:
+        "The columns of each modality."
+        ends = np.cumsum([part.n_latent for part in self.parts.values()])
+        return {
+            name: slice(end - part.n_latent, end)
+            for (name, part), end in zip(self.parts.items(), ends, strict=True)
+        }
+
+    def encode(self, x: Mapping[str, sparse.csr_matrix]) -> np.ndarray:
+        "Joint states, cells × d, of matrices by modality (cells × features)."
+        latent = [
+            part.encode(self.prepare[name](x[name])) / self.scales[name] for name, part in self.parts.items()
+        ]
+        return np.hstack(latent).astype(np.float32)
+
+    def block(self, z: np.ndarray, name: str) -> np.ndarray:
+        "One modality's own latent, unscaled, of joint states (..., d)."
+        return z[..., self.blocks[name]] * self.scales[name]
+
+    def decode(self, z: np.ndarray, x: Mapping[str, sparse.csr_matrix]) -> dict[str, np.ndarray]:
+        """Features by modality of cells `x` moved to joint states `z`.
+
+        Cells keep their own residual, as in `Representation.decode`; of peaks it is the probability to be open."""
+        found = {}
+        for name, part in self.parts.items():
+            latent, own = self.block(z, name), self.prepare[name](x[name])
+            found[name] = part.reconstruct(latent) if sparse.issparse(own) else part.decode(latent, own)
+        return found
+
+# %% ../nbs/03_representations.ipynb #46447d67
+def fit_joint(
+    x: Mapping[str, sparse.csr_matrix],  # training cells × features, by modality
+    kinds: Mapping[str, str],  # modality → rna, atac or protein
+    n_latent: int = 30,  # of each
+) -> Joint:
+    "Fit one representation per modality on training cells, and balance them."
+    dense = lambda m: np.asarray(m.todense(), np.float32)
+    ways = {"rna": dense, "atac": lambda m: m, "protein": lambda m: clr(dense(m))}
+    prepare = {name: ways[kinds[name]] for name in x}
+    parts, scales = {}, {}
+    for name, matrix in x.items():
+        ready = prepare[name](matrix)
+        parts[name] = fit_lsi(ready, n_latent) if kinds[name] == "atac" else fit_pca(ready, n_latent)
+        scales[name] = float(np.sqrt(parts[name].encode(ready).var(axis=0).sum())) or 1.0
+    return Joint(parts, scales, prepare)

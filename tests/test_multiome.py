@@ -1,0 +1,214 @@
+"""Several modalities and real times: what is refused, what is matched by name, what the command writes."""
+
+import json
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+
+import waddington_nb as wd
+from waddington_nb.multiome import example_course, fit_course, predict, score_course, write_h5mu
+from waddington_nb.tasks import TimeTask, binarise, read_modalities
+
+KEYS = ["--perturbation-key", "arm", "--control", "control", "--time-key", "hours"]
+STAGES = [wd.TRPO(steps=3000), wd.PPO(steps=3000)]
+
+
+@pytest.fixture
+def parts():
+    return example_course(cells=30)
+
+
+@pytest.fixture
+def file(tmp_path, parts):
+    return write_h5mu(tmp_path / "cells.h5mu", parts)
+
+
+def quick(task, seed=0):
+    return fit_course(task, STAGES, seed, n_latent=4, cells=128, horizon=6)
+
+
+def damaged(parts, name):
+    if name == "apart":
+        parts["atac"].obs_names = [f"other{i}" for i in range(parts["atac"].n_obs)]
+    if name == "duplicated":
+        parts["atac"].var_names = ["gene0", *parts["atac"].var_names[1:]]
+    if name == "empty":
+        parts["atac"] = parts["atac"][:, :0].copy()
+    if name == "filled":
+        parts["atac"].X = parts["atac"].X + 0.5
+    if name == "words":
+        parts["rna"].obs["hours"] = "early"
+    if name == "once":
+        parts["rna"].obs["hours"] = 1.0
+    if name == "kind":
+        parts["spatial"] = parts.pop("atac")
+    if name == "nan":
+        parts["rna"].X[3, 4] = np.nan
+    return parts
+
+
+@pytest.mark.parametrize(
+    "name, said",
+    [
+        ("apart", "no cell in common"),
+        ("duplicated", "'gene0' is in modalities 'rna' and 'atac'"),
+        ("empty", "modality 'atac' is empty"),
+        ("filled", "hardly any zeros"),
+        ("words", "not finite numbers"),
+        ("once", "one time only"),
+        ("kind", "no known kind"),
+        ("nan", "NaN or infinite"),
+    ],
+)
+def test_refused(parts, name, said):
+    with pytest.raises(wd.DataError, match=said) as refusal:
+        TimeTask(damaged(parts, name), "hours", 1)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        (["--hold-out-time", "0", "1"], "fewer than two times"),
+        (["--hold-out-time", "1", "--modalities", "atak"], "did you mean 'atac'"),
+        (["--hold-out-time", "1", "--group-key", "arm"], "cannot be combined"),
+        (["--hold-out-time", "1", "--representation", "autoencoder"], "leave it out"),
+        (["--modalities", "rna"], "needs --hold-out-time"),
+        (["--hold-out-time", "soon"], "invalid float value"),
+        (["--hold-out-time", "1", "--min-cells", "31"], "30 cells of 'all' at hours 0, 31 needed"),
+    ],
+)
+def test_refused_on_the_command_line(waddington, file, tmp_path, options, said):
+    code, stderr = waddington("run", file, *KEYS, *options, "--out", tmp_path / "out")
+    assert code == 2 and said in stderr and stderr.count("\n") == 0
+    assert not (tmp_path / "out").exists()
+
+
+def test_cells_are_matched_by_name(parts):
+    straight = TimeTask(parts, "hours", 1)
+    shuffled = parts["atac"][np.random.default_rng(1).permutation(90)].copy()
+    other = TimeTask({"rna": parts["rna"], "atac": shuffled}, "hours", 1)
+    assert (straight.modalities["atac"].x != other.modalities["atac"].x).nnz == 0
+    fewer = TimeTask({"rna": parts["rna"], "atac": shuffled[:80].copy()}, "hours", 1)
+    assert len(fewer.names) == 80 and any("10 cells of rna were left out" in note for note in fewer.notes)
+
+
+def test_a_logarithm_does_not_change_what_is_open(parts):
+    logged = parts["atac"].copy()
+    logged.X = sparse.csr_matrix(np.log1p(3.3 * logged.X))
+    one, other = (TimeTask({"atac": a}, "hours", 1) for a in (parts["atac"], logged))
+    assert (one.modalities["atac"].x != other.modalities["atac"].x).nnz == 0
+    assert any("not counts" in note for note in other.notes) and not one.notes
+    assert binarise(logged.X)[0].max() == 1
+
+
+def test_a_mudata_is_taken_as_it_is(file, parts):
+    mudata = pytest.importorskip("mudata")
+    with mudata.set_options(pull_on_update=False):
+        whole = mudata.read_h5mu(file)
+    task, same = TimeTask(whole, "hours", 1), TimeTask(read_modalities(file), "hours", 1)
+    assert list(task.modalities) == list(same.modalities) == ["rna", "atac"]
+    assert all((task.modalities[n].x != same.modalities[n].x).nnz == 0 for n in task.modalities)
+    assert all((read_modalities(file)[n].X == parts[n].X).all() for n in parts)
+
+
+def test_a_time_outside_is_extrapolation(parts):
+    task = TimeTask(parts, "hours", 3, modalities=["rna"])
+    model = quick(task)
+    assert task.extrapolates and any("extrapolation" in note for note in model.notes)
+    assert model.step_at(3) > model.world.horizon
+    scores = score_course(model, task)
+    timed = scores.query("metric == 'timed_energy_distance'").set_index("method")["value"]
+    assert timed["policy"] < timed["no_change"]
+
+
+def test_held_out_cells_change_nothing_fitted(parts):
+    task = TimeTask(parts, "hours", 1)
+    for part in parts.values():
+        part.X[task.is_truth] = np.random.default_rng(1).integers(0, 2, (30, part.n_vars))
+    other = TimeTask(parts, "hours", 1)
+    one, two = quick(task), quick(other)
+    assert all((a == b).all() for a, b in zip(*(m.agent.tensors().values() for m in (one, two)), strict=True))
+    for name, cells in predict(one, task, 1.0).items():
+        assert (cells.X == predict(two, other, 1.0)[name].X).all()
+
+
+def test_arms_stop_where_their_cells_stop():
+    rng, n = np.random.default_rng(0), 40
+    rows = [
+        (arm, t, min(t, 2) if arm == "stopped" else t)
+        for arm in ("control", "stopped")
+        for t in (0, 1, 2, 3, 4)
+    ]
+    obs = pd.DataFrame([row[:2] for row in rows for _ in range(n)], columns=["arm", "day"])
+    obs.index = [f"cell{i}" for i in range(len(obs))]
+    reached = np.repeat([row[2] for row in rows], n)[:, None]
+    cells = ad.AnnData(rng.poisson(20 + 15 * reached * (np.arange(20) < 6)).astype("float32"), obs=obs)
+    task = TimeTask(cells, "day", 2, perturbation_key="arm", control="control")
+    assert task.arms == ["control", "stopped"]
+    model = quick(task)
+    ends = {}
+    for arm in task.arms:
+        begin = model.joint.encode({"rna": task.modalities["rna"].x[task.cells(arm, 0)]})
+        ends[arm] = np.linalg.norm((model.follow(begin, arm)[:, -1] - begin).mean(axis=0))
+    assert ends["stopped"] < 0.8 * ends["control"]
+
+
+def test_protein_is_taken_relative(parts):
+    counts = np.random.default_rng(0).poisson(20, (90, 8)).astype("float32")
+    prot = ad.AnnData(counts, obs=parts["rna"].obs.copy())
+    prot.var_names = [f"tag{i}" for i in range(8)]
+    task = TimeTask({"rna": parts["rna"], "prot": prot}, "hours", 1)
+    model = quick(task)
+    assert predict(model, task, 1.0)["prot"].shape == (30, 8)
+
+
+def test_the_command_writes_everything(waddington, file, tmp_path):
+    out = tmp_path / "out"
+    options = ["run", file, *KEYS, "--hold-out-time", "1", "--steps", "6000", "--latent", "4", "--out", out]
+    assert waddington(*options)[0] == 0
+    names = {p.name for p in out.iterdir()}
+    assert names == {
+        *(
+            "report.html",
+            "metrics.csv",
+            "predicted.h5mu",
+            "trajectories.h5ad",
+            "training.csv",
+            "policy.safetensors",
+        ),
+        *("config.json", "figures"),
+    }
+    table = pd.read_csv(out / "metrics.csv")
+    contract = (
+        "modality group perturbation method metric genes seed value null ceiling ci_low ci_high".split()
+    )
+    assert list(table)[: len(contract)] == contract
+    assert set(table["modality"]) == {"rna", "atac", "joint"}
+    assert {"policy", "field", "transport", "nearest_time", "no_change"} <= set(table["method"])
+    predicted = read_modalities(out / "predicted.h5mu")
+    assert (
+        predicted["rna"].layers["control"].shape == predicted["rna"].shape
+        and "source_cell" in predicted["rna"].obs
+    )
+    assert 0 <= predicted["atac"].X.min() and predicted["atac"].X.max() <= 1
+    steps = ad.read_h5ad(out / "trajectories.h5ad")
+    assert steps.obs["time"].max() == 3 and steps.obs["step"].nunique() == 13
+    page = (out / "report.html").read_text()
+    assert "rna: " in page and "atac: " in page and page.count("<img") == 5
+    assert json.loads((out / "config.json").read_text())["hold_out_time"] == [1.0]
+    before = (out / "predicted.h5mu").read_bytes()
+    assert waddington(*options, "--resume")[0] == 0 and (out / "predicted.h5mu").read_bytes() == before
+
+
+def test_real_cells(real_data):
+    parts = read_modalities(real_data("a549_dex_scicar_multiome.h5mu"))
+    task = TimeTask(
+        parts, "time_h", 1, perturbation_key="perturbation", control="control", modalities=["rna"]
+    )
+    model = fit_course(task, [wd.TRPO(steps=6000)], n_latent=30)
+    timed = score_course(model, task).query("metric == 'timed_energy_distance'").set_index("method")["value"]
+    assert timed["policy"] < timed["nearest_time"] < timed["no_change"]
