@@ -7,8 +7,9 @@ __all__ = ['Field', 'STRENGTHS', 'OWN', 'ALONE', 'LEAST', 'SHARED', 'COMMON', 'S
            'no_change', 'mean_shift', 'seen_parts', 'Relations', 'transport_displacement', 'Moments', 'moments',
            'ridge_field', 'Moves', 'training_moves', 'field_for', 'left_for', 'cross_fitted_goals', 'choose_strength',
            'transport_ridge', 'Arm', 'arm', 'Pair', 'training_pairs', 'kinship', 'response_parts', 'parts_for',
-           'cross_fitted_parts', 'cosines', 'loadings', 'learn_relations', 'distances_between', 'similar_change',
-           'similarity_weighted_shift', 'nearest_population', 'linear_change', 'linear_shift']
+           'cross_fitted_parts', 'cosines', 'loadings', 'learn_relations', 'set_features', 'network_features',
+           'distances_between', 'similar_change', 'similarity_weighted_shift', 'nearest_population', 'linear_change',
+           'linear_shift']
 
 # %% ../nbs/13_baselines.ipynb #38d89687
 from collections.abc import Callable, Mapping, Sequence
@@ -494,6 +495,21 @@ def _left_out_error(relations: Relations, names: list[str], change: np.ndarray) 
     "Squared error of every perturbation's change (names × genes) as predicted from the others, (names,)."
     inverse = np.linalg.inv(relations.observed(names))
     return np.square(inverse @ change / inverse.diagonal()[:, None]).sum(axis=1)
+
+# %% ../nbs/13_baselines.ipynb #34ab2cff
+def set_features(sets: Mapping[str, Sequence[str]], parts: Sequence[str]) -> pd.DataFrame:
+    "Membership of parts in named sets (pathways, as in a GMT file) over the root of the set's size, parts × sets."
+    member = {name: np.isin(parts, list(genes)) / len(genes) ** 0.5 for name, genes in sets.items()}
+    return pd.DataFrame(member, index=pd.Index(parts))
+
+# %% ../nbs/13_baselines.ipynb #b991489b
+def network_features(edges: Sequence[tuple[str, str]], parts: Sequence[str]) -> pd.DataFrame:
+    "Parts and their neighbours in a network of (regulator, target), over the root of the neighbour's degree, parts × genes."
+    near: dict[str, set[str]] = {part: {part} for part in parts}
+    for one, other in edges:
+        near.setdefault(one, {one}).add(other)
+        near.setdefault(other, {other}).add(one)
+    return set_features({gene: sorted(around) for gene, around in near.items()}, parts)
 
 # %% ../nbs/13_baselines.ipynb #ade8487f
 SHARPNESS = (0.03, 0.1, 0.3, 1.0, 3.0)
