@@ -228,15 +228,23 @@ def make_trials(
         trials.append(Trial(m.control, latent, m.real, ways.shared, change, same))
     return trials
 
-# %% ../nbs/14_prediction.ipynb #ed5a5440
-def make_setting(pairs: list[Pair], moves: list[Moves], strength: float, trials: Sequence[Trial]) -> Setting:
+# %% ../nbs/14_prediction.ipynb #e74ccfca
+def make_setting(
+    pairs: list[Pair],
+    moves: list[Moves],
+    strength: float,
+    trials: Sequence[Trial],
+    relations: Relations | None = None,
+) -> Setting:
     "Suggested gains and units of length, from training conditions."
     spread = np.concatenate([trial.start for trial in trials]).std(axis=0)
     size = float(np.sqrt(np.square(spread).mean()))
     lengths = [context(trial.start, trial.ways, size)[0, 6:] for trial in trials]
-    alike = [trial for trial in trials if trial.alike] or trials
+    alike = [trial for trial in trials if trial.alike]
+    alike = alike or ([] if relations is not None else trials)
     gains = stacked_gains([trial.shared for trial in alike], [trial.change for trial in alike])
-    return Setting(pairs, moves, strength, gains, np.array([np.min(lengths, 0), np.max(lengths, 0)]), size)
+    within = np.array([np.min(lengths, 0), np.max(lengths, 0)])
+    return Setting(pairs, moves, strength, gains, within, size, relations=relations)
 
 # %% ../nbs/14_prediction.ipynb #5d72a963
 def make_world(setting: Setting, trials: Sequence[Trial], device: str = "cpu") -> GainWorld:
@@ -340,7 +348,7 @@ def trained(
         clone_suggestion(agent.policy)
     return agent, train(world, agent, stages, schedule, seed=seed, gamma=1.0, **options)
 
-# %% ../nbs/14_prediction.ipynb #9ae902f2
+# %% ../nbs/14_prediction.ipynb #811894b4
 def choose_trust(task: Task, setting: Setting, trials: Sequence[Trial], device: str, *options) -> float:
     "The trust at which policies trained without a fold of the trials serve that fold best; 1 if there are no folds."
     found = []
@@ -348,12 +356,12 @@ def choose_trust(task: Task, setting: Setting, trials: Sequence[Trial], device: 
         rest, left = (
             [trial for trial, out in zip(trials, fold, strict=True) if out == side] for side in (0, 1)
         )
-        inner = make_setting(setting.pairs, setting.moves, setting.strength, rest)
+        inner = make_setting(setting.pairs, setting.moves, setting.strength, rest, setting.relations)
         agent, _ = trained(make_world(inner, rest, device), *options, device)
         found += zip(*[distances(agent.policy, replace(inner, trust=t), left) for t in TRUST], strict=True)
     return TRUST[int(np.mean(found, axis=0).argmin())] if found else 1.0
 
-# %% ../nbs/14_prediction.ipynb #a788fc65
+# %% ../nbs/14_prediction.ipynb #b5703bcf
 @single_thread()
 def fit(
     task: Task,
@@ -381,13 +389,15 @@ def fit(
     relations = learn_relations(task, pairs, prior)
     strength = choose_strength(task, moves, relations=relations)
     trials = make_trials(task, encoder, moves, strength, relations)
-    setting, how = make_setting(pairs, moves, strength, trials), (stages, schedule, init, seed)
-    setting = replace(setting, relations=relations)
+    setting = make_setting(pairs, moves, strength, trials, relations)
+    how = (stages, schedule, init, seed)
     agent, history = trained(
         make_world(setting, trials, device), *how, device,
         checkpoint=checkpoint, identity=identity, progress=progress,
     )  # fmt: skip
-    if init == "pretrained" and stages:
+    if relations is not None and not any(trial.alike for trial in trials):
+        setting = replace(setting, trust=0.0)
+    elif init == "pretrained" and stages:
         setting = replace(setting, trust=choose_trust(task, setting, trials, device, *how))
     dispersion = overdispersion([task.x[task.cells(*condition)] for condition in task.train_conditions])
     return Model(encoder, setting, agent, history, dispersion, seed)
