@@ -40,6 +40,8 @@ _HOME = {
     "mean_shift": "baselines",
     "transport_ridge": "baselines",
     "as_prediction": "baselines",
+    "set_features": "baselines",
+    "network_features": "baselines",
     "fit": "prediction",
     "Model": "prediction",
     "top_moved": "interpretation",

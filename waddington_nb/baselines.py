@@ -434,10 +434,14 @@ def _own_loss(pairs: Sequence[Pair], targets: Mapping[str, int]) -> float:
 # %% ../nbs/13_baselines.ipynb #25f52859
 SHARED, COMMON = (0.0, 0.3, 0.6, 0.9, 0.99), (0.0, 0.2, 0.5, 1.0)  # ρ and α to choose from
 
-# %% ../nbs/13_baselines.ipynb #c52b83ca
+# %% ../nbs/13_baselines.ipynb #67ffc03d
 def cosines(features: pd.DataFrame) -> pd.DataFrame:
-    "Cosine of the rows (parts) of a table of features, parts × parts; 0 for a row of zeros."
+    "Cosine of the rows (parts) of a table of features, parts × parts; 0 for a row of zeros. Raises `DataError`."
     f = features.to_numpy(float)
+    if not np.isfinite(f).all() or not features.index.is_unique:
+        raise DataError(
+            "a table of prior features has NaN or a row twice; give every part one row of finite numbers"
+        )
     f = f / np.maximum(np.linalg.norm(f, axis=1, keepdims=True), 1e-12)
     return pd.DataFrame(f @ f.T, features.index, features.index)
 
