@@ -42,6 +42,8 @@ _HOME = {
     "mean_shift": "baselines",
     "transport_ridge": "baselines",
     "as_prediction": "baselines",
+    "set_features": "baselines",
+    "network_features": "baselines",
     "fit": "prediction",
     "Model": "prediction",
     "fit_course": "multiome",

@@ -7,7 +7,7 @@ __all__ = ['DIRECTIONS', 'PRIOR', 'STRONGEST', 'PULL', 'TRUST', 'FOLDS', 'Direct
            'stacked_gains', 'Trial', 'context', 'GainWorld', 'Setting', 'as_well_known', 'make_trials', 'make_setting',
            'make_world', 'follow', 'Model', 'distances', 'folds_of', 'trained', 'choose_trust', 'fit']
 
-# %% ../nbs/14_prediction.ipynb #df1543c0
+# %% ../nbs/14_prediction.ipynb #077ffc38
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from waddington_nb.baselines import (
-    Moves, Pair, arm, as_prediction, choose_strength, cross_fitted_goals, cross_fitted_parts, field_for, left_for,
-    parts_for, seen_parts, training_moves, training_pairs,
+    Moves, Pair, Relations, arm, as_prediction, choose_strength, cross_fitted_goals, cross_fitted_parts, field_for,
+    learn_relations, left_for, parts_for, seen_parts, training_moves, training_pairs,
 )  # fmt: skip
 from .core import DataError, single_thread
 from .metrics import energy_distance
@@ -170,7 +170,7 @@ class GainWorld:
         ended = torch.full_like(reward, over, dtype=torch.bool)
         return Step(self._restart() if over else final, reward, ended, torch.zeros_like(ended), final)
 
-# %% ../nbs/14_prediction.ipynb #5c95c76d
+# %% ../nbs/14_prediction.ipynb #f904f4e4
 @dataclass(frozen=True)
 class Setting:
     "What a trained policy needs besides its networks to move cells of a task."
@@ -183,6 +183,7 @@ class Setting:
     size: float  # unit of latent length
     horizon: int = 5  # steps per trajectory
     trust: float = 1.0  # how far the policy is followed where it departs from the suggestion
+    relations: Relations | None = None  # of perturbations, if some were never seen
 
     @property
     def reach(self) -> np.ndarray:
@@ -192,8 +193,9 @@ class Setting:
     def directions(self, x: np.ndarray, perturbation: str, representation: Representation) -> Directions:
         "The directions of cells `x` (cells × genes), taken as a group of their own."
         z = representation.encode(x)
-        goal = z + field_for(perturbation, self.moves, self.strength)(z)
-        return directions(x, goal, parts_for(perturbation, self.pairs, arm(x)), representation)
+        goal = z + field_for(perturbation, self.moves, self.strength, self.relations)(z)
+        parts = parts_for(perturbation, self.pairs, arm(x), self.relations)
+        return directions(x, goal, parts, representation)
 
 # %% ../nbs/14_prediction.ipynb #66d25080
 def as_well_known(task: Task) -> list[bool]:
@@ -207,12 +209,17 @@ def as_well_known(task: Task) -> list[bool]:
         for (_, p), rest in zip(conditions, left, strict=True)
     ]
 
-# %% ../nbs/14_prediction.ipynb #cbced954
+# %% ../nbs/14_prediction.ipynb #838b7976
 def make_trials(
-    task: Task, representation: Representation, moves: Sequence[Moves], strength: float
+    task: Task,
+    representation: Representation,
+    moves: Sequence[Moves],
+    strength: float,
+    relations: Relations | None = None,
 ) -> list[Trial]:
     "Every training condition with directions found without it."
-    goals, parts = cross_fitted_goals(task, moves, strength), cross_fitted_parts(task)
+    goals = cross_fitted_goals(task, moves, strength, relations)
+    parts = cross_fitted_parts(task, relations)
     trials, alike = [], as_well_known(task)
     for m, goal, (part, change), same in zip(moves, goals, parts, alike, strict=True):
         x = task.x[m.rows]
@@ -221,15 +228,23 @@ def make_trials(
         trials.append(Trial(m.control, latent, m.real, ways.shared, change, same))
     return trials
 
-# %% ../nbs/14_prediction.ipynb #ed5a5440
-def make_setting(pairs: list[Pair], moves: list[Moves], strength: float, trials: Sequence[Trial]) -> Setting:
+# %% ../nbs/14_prediction.ipynb #e74ccfca
+def make_setting(
+    pairs: list[Pair],
+    moves: list[Moves],
+    strength: float,
+    trials: Sequence[Trial],
+    relations: Relations | None = None,
+) -> Setting:
     "Suggested gains and units of length, from training conditions."
     spread = np.concatenate([trial.start for trial in trials]).std(axis=0)
     size = float(np.sqrt(np.square(spread).mean()))
     lengths = [context(trial.start, trial.ways, size)[0, 6:] for trial in trials]
-    alike = [trial for trial in trials if trial.alike] or trials
+    alike = [trial for trial in trials if trial.alike]
+    alike = alike or ([] if relations is not None else trials)
     gains = stacked_gains([trial.shared for trial in alike], [trial.change for trial in alike])
-    return Setting(pairs, moves, strength, gains, np.array([np.min(lengths, 0), np.max(lengths, 0)]), size)
+    within = np.array([np.min(lengths, 0), np.max(lengths, 0)])
+    return Setting(pairs, moves, strength, gains, within, size, relations=relations)
 
 # %% ../nbs/14_prediction.ipynb #5d72a963
 def make_world(setting: Setting, trials: Sequence[Trial], device: str = "cpu") -> GainWorld:
@@ -333,7 +348,7 @@ def trained(
         clone_suggestion(agent.policy)
     return agent, train(world, agent, stages, schedule, seed=seed, gamma=1.0, **options)
 
-# %% ../nbs/14_prediction.ipynb #9ae902f2
+# %% ../nbs/14_prediction.ipynb #811894b4
 def choose_trust(task: Task, setting: Setting, trials: Sequence[Trial], device: str, *options) -> float:
     "The trust at which policies trained without a fold of the trials serve that fold best; 1 if there are no folds."
     found = []
@@ -341,12 +356,12 @@ def choose_trust(task: Task, setting: Setting, trials: Sequence[Trial], device: 
         rest, left = (
             [trial for trial, out in zip(trials, fold, strict=True) if out == side] for side in (0, 1)
         )
-        inner = make_setting(setting.pairs, setting.moves, setting.strength, rest)
+        inner = make_setting(setting.pairs, setting.moves, setting.strength, rest, setting.relations)
         agent, _ = trained(make_world(inner, rest, device), *options, device)
         found += zip(*[distances(agent.policy, replace(inner, trust=t), left) for t in TRUST], strict=True)
     return TRUST[int(np.mean(found, axis=0).argmin())] if found else 1.0
 
-# %% ../nbs/14_prediction.ipynb #11cebbb3
+# %% ../nbs/14_prediction.ipynb #b5703bcf
 @single_thread()
 def fit(
     task: Task,
@@ -358,23 +373,31 @@ def fit(
     schedule: str = "sequential",  # or 'interleaved'
     init: str = "pretrained",  # start with the suggested gains; or 'random'
     device: str = "cpu",
+    prior: Sequence[pd.DataFrame] = (),  # features of perturbations (part × feature), for those never seen
     checkpoint: Path | None = None,
     identity: dict | None = None,
     progress: bool = False,
 ) -> Model:
-    "Fit representation and policy on the task's training cells. Raises `DataError` for unknown options."
+    """Fit representation and policy on the task's training cells. Raises `DataError` for unknown options.
+
+    For perturbations never seen, tables of `prior` features say which are alike; the training perturbations decide which
+    table to use, if any (`learn_relations`)."""
     if init not in ("random", "pretrained"):
         raise DataError(f"init {init!r} is unknown; choose 'random' or 'pretrained'")
     encoder = fit_representation(representation, task.x[task.is_train], n_latent, seed)
     moves, pairs = training_moves(task, encoder, seed=seed), training_pairs(task)
-    strength = choose_strength(task, moves)
-    trials = make_trials(task, encoder, moves, strength)
-    setting, how = make_setting(pairs, moves, strength, trials), (stages, schedule, init, seed)
+    relations = learn_relations(task, pairs, prior)
+    strength = choose_strength(task, moves, relations=relations)
+    trials = make_trials(task, encoder, moves, strength, relations)
+    setting = make_setting(pairs, moves, strength, trials, relations)
+    how = (stages, schedule, init, seed)
     agent, history = trained(
         make_world(setting, trials, device), *how, device,
         checkpoint=checkpoint, identity=identity, progress=progress,
     )  # fmt: skip
-    if init == "pretrained" and stages:
+    if relations is not None and not any(trial.alike for trial in trials):
+        setting = replace(setting, trust=0.0)
+    elif init == "pretrained" and stages:
         setting = replace(setting, trust=choose_trust(task, setting, trials, device, *how))
     dispersion = overdispersion([task.x[task.cells(*condition)] for condition in task.train_conditions])
     return Model(encoder, setting, agent, history, dispersion, seed)
