@@ -114,7 +114,7 @@ def add_landscape_options(parser: argparse.ArgumentParser) -> None:
     add("--quick", action="store_true", help="the trap only, with and without restarts, under a minute")
     add("--debug", action="store_true", help="show the traceback of an error")
 
-# %% ../nbs/23_cli.ipynb #95fe7e99
+# %% ../nbs/23_cli.ipynb #e9da9209
 def add_paper_options(parser: argparse.ArgumentParser) -> None:
     "Options of `reproduce-paper`."
     add, out = parser.add_argument, "runs/paper"
@@ -131,7 +131,7 @@ def add_paper_options(parser: argparse.ArgumentParser) -> None:
     )
     add("--debug", action="store_true", help="show the traceback of an error")
 
-# %% ../nbs/23_cli.ipynb #94e1b591
+# %% ../nbs/23_cli.ipynb #deaa4596
 def parser() -> argparse.ArgumentParser:
     "The parser of the `waddington` command."
     top = _Parser(
@@ -264,12 +264,13 @@ def trajectories(task: Task, cells: ad.AnnData) -> ad.AnnData:
     flat = {"waddington_latent": latent.reshape(n * points, -1), "X_pca": path.reshape(n * points, -1)}
     return ad.AnnData(np.zeros((n * points, 0), np.float32), obs=obs, obsm=flat)
 
-# %% ../nbs/23_cli.ipynb #85295dd2
+# %% ../nbs/23_cli.ipynb #d7c2787a
 def execute(task: Task, options: argparse.Namespace, data: str) -> Path:
     "Fit, simulate, score and write everything into `options.out`; returns the path of the report."
     from waddington_nb.evaluation import evaluate, report_figures, report_page, verdict
     from waddington_nb.prediction import fit
     from waddington_nb.representations import check_n_latent
+    from waddington_nb.uncertainty import response_interval
 
     check_n_latent(options.latent)
     device = pick_device(options.device)
@@ -291,7 +292,7 @@ def execute(task: Task, options: argparse.Namespace, data: str) -> Path:
     files = _files(report, model, {"data": data} | what) | {
         f"figures/{name}.png": png for name, png in pictures.items()
     }
-    files["report.html"] = report_page(report, pictures, asked).encode()
+    files["report.html"] = report_page(report, pictures, asked, response_interval(model, task)).encode()
     _publish(
         options.out, files, {"predicted.h5ad": _plain(cells), "trajectories.h5ad": trajectories(task, cells)}
     )
@@ -389,7 +390,7 @@ def reproduce_paper(options: argparse.Namespace) -> None:
     print(table.round(3).to_string(index=False))
     print(options.out)
 
-# %% ../nbs/23_cli.ipynb #4565c02b
+# %% ../nbs/23_cli.ipynb #817201c4
 COMMANDS = {
     "run": run,
     "demo": demo,

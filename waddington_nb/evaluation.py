@@ -259,7 +259,7 @@ def _discrimination_ceiling(
         found.append(discriminate(one, other, start, genes))
     return {p: {key: float(np.mean([f[p][key][0] for f in found])) for key in found[0][p]} for p in predicted}
 
-# %% ../nbs/17_evaluation.ipynb #f4a1fe17
+# %% ../nbs/17_evaluation.ipynb #edd182df
 @dataclass(frozen=True)
 class Report:
     "Scores of predictions on a task: `table` is tidy, one row per condition, method, metric, gene set and seed."
@@ -275,11 +275,15 @@ class Report:
         return self.table.groupby(keys, sort=False)[["value", "null", "ceiling"]].mean().reset_index()
 
     def to_html(
-        self, path: str | Path, history: pd.DataFrame | None = None, asked: Mapping[str, str] | None = None
+        self,
+        path: str | Path,
+        history: pd.DataFrame | None = None,
+        asked: Mapping[str, str] | None = None,
+        intervals: pd.DataFrame | None = None,
     ) -> Path:
-        "Write a self-contained page; `history` adds the training curves, `asked` what was run."
+        "Write a self-contained page; `history` adds training curves, `asked` what was run, `intervals` those of `response_interval`."
         figures = report_figures(self, history)
-        return write_bytes(path, report_page(self, figures, asked or {}).encode())
+        return write_bytes(path, report_page(self, figures, asked or {}, intervals).encode())
 
 # %% ../nbs/17_evaluation.ipynb #dae7692f
 def score_predictions(
@@ -655,16 +659,38 @@ def _notes(task: Task) -> list[str]:
     ]
     return [f"<ul>{''.join(f'<li>{escape(note)}</li>' for note in notes)}</ul>"]
 
-# %% ../nbs/17_evaluation.ipynb #7c5382aa
-def report_page(report: Report, pictures: Mapping[str, bytes], asked: Mapping[str, str]) -> str:
-    "The HTML of a report; `asked` lists the settings of the run."
+# %% ../nbs/17_evaluation.ipynb #17d67cbf
+def _moved(report: Report, intervals: pd.DataFrame | None) -> list[str]:
+    "The genes that the policy moved most, with the intervals of their predicted change, if there are any."
+    moved = top_moved(report.task, report.cells, 10)
+    if intervals is None:
+        return [html_table(moved)]
+    keys = ["group", "perturbation", "gene"]
+    moved = moved.merge(intervals[[*keys, "low", "high"]], on=keys, how="left")
+    moved.insert(moved.columns.get_loc("predicted") + 1, "low", moved.pop("low"))
+    moved.insert(moved.columns.get_loc("low") + 1, "high", moved.pop("high"))
+    level = intervals.attrs.get("level", 0.8)
+    note = (
+        f"<p class=note>From low to high: {level:.0%} interval of the predicted change, from how far training conditions "
+        "were missed when each was left out.</p>"
+    )
+    return [note, html_table(moved)]
+
+# %% ../nbs/17_evaluation.ipynb #420d9de1
+def report_page(
+    report: Report,
+    pictures: Mapping[str, bytes],
+    asked: Mapping[str, str],
+    intervals: pd.DataFrame | None = None,
+) -> str:
+    "The HTML of a report; `asked` lists the settings of the run, `intervals` are those of `response_interval`."
     conditions = report.table.query("method == 'policy' and metric in ['pearson_delta', 'energy_distance']")
     sections = {
         "What was asked": _asked(report.task),
         "Where the cells went": _went(report.task, pictures),
         "Scores": [_SCORES_NOTE, html_table(headline(report)), _figures(pictures, "scores", "training")],
         "By condition": [html_table(conditions.drop(columns=["modality", "method"]))],
-        "Genes the policy moved most": [html_table(top_moved(report.task, report.cells, 10))],
+        "Genes the policy moved most": _moved(report, intervals),
         "Which scores can tell methods apart": [_CALIBRATION_NOTE, html_table(calibration(report.table))],
         "What to know about the data": _notes(report.task),
     }

@@ -97,7 +97,7 @@ def takes_seed(method: Competitor) -> bool:
 # %% ../nbs/19_leaderboards.ipynb #be2c426a
 _REMEDY = "make it with as_prediction(task, {(group, perturbation): start cells x genes})"
 
-# %% ../nbs/19_leaderboards.ipynb #a6ff0e33
+# %% ../nbs/19_leaderboards.ipynb #d6b3353b
 def _expression(task: Task, cells: ad.AnnData, name: str) -> np.ndarray:
     "X of a competitor's cells as a dense array, cells × genes of the task. Raises `DataError`."
     if not isinstance(cells, ad.AnnData) or cells.X is None:
@@ -105,7 +105,7 @@ def _expression(task: Task, cells: ad.AnnData, name: str) -> np.ndarray:
         raise DataError(f"{name} returned {what}; {_REMEDY}")
     missing = np.setdiff1d(task.genes, cells.var_names)
     if len(missing) or cells.n_vars != len(task.genes):
-        lacks = f" and lacks {missing[0]!r}" if len(missing) else ""
+        lacks = f" and lacks {str(missing[0])!r}" if len(missing) else ""
         raise DataError(
             f"{name} returned {cells.n_vars} genes{lacks}; return the {len(task.genes)} of task.genes"
         )

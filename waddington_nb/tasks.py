@@ -251,7 +251,7 @@ def check_combinations(perturbations: Sequence[str], control: str) -> None:
             if len(parts) > 1 and set(parts) <= known:
                 raise DataError(f"combination {name!r} is joined by {joint!r}; rename it {'+'.join(parts)!r}")
 
-# %% ../nbs/01_tasks.ipynb #a5d4d981
+# %% ../nbs/01_tasks.ipynb #2890781a
 def _unknown_note(train: Sequence[str], test: Sequence[str], genes: np.ndarray) -> list[str]:
     "A note that names held-out perturbations of which training says nothing: unseen, and no measured gene."
     parts = {part for name in test if name not in train for part in [name, *name.split("+")]}
@@ -261,7 +261,7 @@ def _unknown_note(train: Sequence[str], test: Sequence[str], genes: np.ndarray) 
     more = f" and {len(lost) - 5} more" if len(lost) > 5 else ""
     return [
         f"Never seen in training, and no measured gene by name: {', '.join(lost[:5])}{more}. "
-        "Nothing tells them from other perturbations but what those have in common."
+        "Unless features of them are given, what is predicted is what other perturbations have in common."
     ]
 
 # %% ../nbs/01_tasks.ipynb #30e1303c

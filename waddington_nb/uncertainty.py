@@ -72,11 +72,15 @@ def left_out_residuals(model: Model, task: Task) -> Residuals:
         sampling.append(arm(cells[0]).error + arm(cells[1]).error)
     return Residuals(np.array(missed), np.array(sampling), np.unique(names[used], return_inverse=True)[1])
 
-# %% ../nbs/18_uncertainty.ipynb #edcda118
+# %% ../nbs/18_uncertainty.ipynb #f240dd1e
 def spread(residuals: Residuals, without: int | None = None) -> np.ndarray:
-    "Mean squared residual of every gene, (genes,), over units other than `without`; each unit weighs the same."
-    units = [u for u in np.unique(residuals.unit) if u != without] or [without]
-    return np.mean([np.square(residuals.missed[residuals.unit == u]).mean(axis=0) for u in units], axis=0)
+    "Mean squared residual of every gene, (genes,), over units other than `without`, which weigh the same; 0 if there is one unit."
+    units = np.unique(residuals.unit)
+    if len(units) < 2:
+        return np.zeros(residuals.missed.shape[1])
+    return np.mean(
+        [np.square(residuals.missed[residuals.unit == u]).mean(axis=0) for u in units if u != without], axis=0
+    )
 
 # %% ../nbs/18_uncertainty.ipynb #a78a56e4
 def conformal_factor(residuals: Residuals, level: float) -> float:
