@@ -24,7 +24,10 @@ setup(
     packages=find_packages(include=[name, f"{name}.*"]),
     python_requires=f">={settings['min_python']}",
     install_requires=settings["requirements"].split(),
-    extras_require={"dev": settings["dev_requirements"].split()},
+    extras_require={
+        "dev": settings["dev_requirements"].split(),
+        "scgen": settings["scgen_requirements"].split(),
+    },
     entry_points={
         "console_scripts": [settings["console_scripts"]],
         "nbdev": [f"{name}={name}._modidx:d"],

@@ -184,3 +184,137 @@ def test_output_folders(waddington, cells_file, tmp_path):
     assert code == 2 and "cannot write" in said
     config = json.loads((out / "config.json").read_text())
     assert config["seed"] == 0 and config["hold_out"] == "NK"
+
+
+# ------------------------------------------------------------------------------------------------- names and doses
+
+
+def relabelled(cells: ad.AnnData, names: list[str]) -> ad.AnnData:
+    "The cells with their perturbed ones called `names` in turn, group by group alike."
+    treated = np.flatnonzero(cells.obs["perturbation"] != "control")
+    cells.obs["perturbation"] = cells.obs["perturbation"].astype(str)
+    cells.obs.iloc[treated, cells.obs.columns.get_loc("perturbation")] = np.resize(names, len(treated))
+    return cells
+
+
+@pytest.mark.parametrize("joint", ["_", "|", ",", ";", "&", " + ", "-", "/"])
+def test_combinations_joined_otherwise(waddington, cells, tmp_path, joint):
+    relabelled(cells, ["A", "B", f"A{joint}B"]).write_h5ad(tmp_path / "x.h5ad")
+    refused(waddington, tmp_path / "out", "rename it 'A+B'", "run", tmp_path / "x.h5ad", *KEYS)
+
+
+def test_combination_with_control(waddington, cells, tmp_path):
+    relabelled(cells, ["A", "B", "A+control"]).write_h5ad(tmp_path / "x.h5ad")
+    refused(waddington, tmp_path / "out", "rename it 'A'", "run", tmp_path / "x.h5ad", *KEYS)
+
+
+def test_names_with_the_same_characters_that_must_work(cells):
+    from waddington_nb import Task
+
+    task = Task(relabelled(cells, ["KO_A", "HLA-A", "A+B", "CD4+"]), group_key="cell_type", hold_out="NK")
+    assert {p for _, p in task.test_conditions} == {"KO_A", "HLA-A", "A+B", "CD4+"}
+
+
+def test_unseen_perturbation_without_embedding_is_named(cells):
+    from waddington_nb import Task
+
+    noted = lambda task: [note for note in task.notes if "no measured gene by name" in note]
+    relabelled(cells, ["gene1", "unheard", "gene2"])
+    assert not noted(Task(cells, hold_out_perturbation="gene1"))
+    (note,) = noted(Task(cells, hold_out_perturbation="unheard"))
+    assert "name: unheard." in note
+    relabelled(cells, ["gene1", "gene2", "gene1+unheard"])
+    assert "name: unheard." in noted(Task(cells, hold_out_perturbation="gene1+unheard"))[0]
+
+
+@pytest.mark.parametrize("bad", ["high", "1,5", "", "inf"])
+def test_times_that_are_not_numbers(waddington, cells, tmp_path, bad):
+    cells.obs["hours"] = "1"
+    cells.obs.iloc[3, cells.obs.columns.get_loc("hours")] = bad
+    cells.write_h5ad(tmp_path / "x.h5ad")
+    options = [*KEYS, "--time-key", "hours"]
+    refused(waddington, tmp_path / "out", "not finite numbers", "run", tmp_path / "x.h5ad", *options)
+
+
+def test_groups_without_control_cells(waddington, cells, tmp_path):
+    from waddington_nb import DataError, Task, leaderboard
+
+    lost = cells[~((cells.obs["cell_type"] == "NK") & (cells.obs["perturbation"] == "control"))].copy()
+    lost.write_h5ad(tmp_path / "x.h5ad")
+    options = [*KEYS, "--group-key", "cell_type", "--hold-out", "NK"]
+    refused(waddington, tmp_path / "out", "and 0 control", "run", tmp_path / "x.h5ad", *options)
+    task = Task(lost, group_key="cell_type", hold_out="B")
+    assert any("IFNB in NK was set aside: 40 perturbed and 0 control" in note for note in task.notes)
+    with pytest.raises(DataError, match="'NK' cannot be held out"):
+        leaderboard(lost, {}, group_key="cell_type", hold_out=["NK"])
+
+
+# --------------------------------------------------------------------------------------------------- competitors
+
+
+def spoiled(guess: ad.AnnData, how: str) -> object:
+    "A competitor's cells, spoiled in one way."
+    x = np.asarray(guess.X)
+    if how == "array":
+        return x
+    if how in ("nan", "inf"):
+        x[0, 0] = float(how)
+    elif how == "few cells":
+        return guess[:-1]
+    elif how == "few genes":
+        return guess[:, :-1]
+    elif how == "other genes":
+        guess.var_names = ["unknown", *guess.var_names[1:]]
+    elif how == "same gene twice":
+        guess.var_names = [guess.var_names[1], *guess.var_names[1:]]
+    elif how == "other cells":
+        guess.obs["source_cell"] = guess.obs["source_cell"] + "x"
+    elif how == "truth as start":
+        guess.obs["source_cell"] = np.roll(guess.obs["source_cell"].to_numpy(), 1)
+        guess.obs.iloc[0, 0] = guess.obs.iloc[1, 0]
+    elif how == "other perturbation":
+        guess.obs["perturbation"] = "IFNG"
+    elif how == "text":
+        guess.X = np.full(guess.shape, "high")
+    elif how == "flat path":
+        guess.obsm["waddington_path"] = np.zeros((guess.n_obs, 4))
+    return guess
+
+
+@pytest.mark.parametrize(
+    "how, said",
+    [
+        ("array", "returned ndarray, no AnnData"),
+        ("nan", "1 NaN or infinite"),
+        ("inf", "1 NaN or infinite"),
+        ("few cells", "39 cells for 'IFNB' in 'NK', not 40"),
+        ("few genes", "39 genes and lacks"),
+        ("other genes", "and lacks 'gene0'"),
+        ("same gene twice", "and lacks 'gene0'"),
+        ("other cells", "which is no start cell"),
+        ("truth as start", "a start cell twice"),
+        ("other perturbation", "0 cells for 'IFNB'"),
+        ("text", "not real numbers"),
+        ("flat path", "waddington_path"),
+    ],
+)
+def test_competitors(cells, how, said):
+    from waddington_nb import DataError, leaderboard, no_change
+
+    method = lambda task: spoiled(no_change(task), how)
+    with pytest.raises(DataError) as error:
+        leaderboard(cells, {"mine": method}, group_key="cell_type", hold_out=["NK"])
+    assert str(error.value).startswith("competitor 'mine'") and said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_scgen_says_what_it_needs(cells):
+    from importlib.util import find_spec
+
+    from waddington_nb import DataError, leaderboard
+    from waddington_nb.leaderboards import scgen
+
+    if find_spec("pertpy"):
+        pytest.skip("pertpy is installed")
+    with pytest.raises(DataError, match="pip install 'waddington_nb\\[scgen\\]'"):
+        leaderboard(cells, {"scGen": scgen}, group_key="cell_type", hold_out=["NK"])

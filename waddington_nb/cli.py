@@ -48,7 +48,7 @@ def _seed(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 4294967295")
     return int(text)
 
-# %% ../nbs/23_cli.ipynb #22441b96
+# %% ../nbs/23_cli.ipynb #34b934f7
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     "Options of `run`: what is asked of the data."
     add = parser.add_argument
@@ -87,7 +87,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     )
     add("--min-cells", type=_count, default=10, metavar="N", help="fewest cells an arm needs (default 10)")
 
-# %% ../nbs/23_cli.ipynb #a919e94b
+# %% ../nbs/23_cli.ipynb #709cfd71
 def add_fit_options(parser: argparse.ArgumentParser, out: str) -> None:
     "Options of `run` and `demo`: how the policy is fitted, and where results go."
     add = parser.add_argument
@@ -284,12 +284,13 @@ def trajectories(task: Task, cells: ad.AnnData) -> ad.AnnData:
     flat = {"waddington_latent": latent.reshape(n * points, -1), "X_pca": path.reshape(n * points, -1)}
     return ad.AnnData(np.zeros((n * points, 0), np.float32), obs=obs, obsm=flat)
 
-# %% ../nbs/23_cli.ipynb #c67531aa
+# %% ../nbs/23_cli.ipynb #ae9fed9c
 def execute(task: Task, options: argparse.Namespace, data: str) -> Path:
     "Fit, simulate, score and write everything into `options.out`; returns the path of the report."
     from waddington_nb.evaluation import evaluate, report_figures, report_page, verdict
     from waddington_nb.prediction import fit
     from waddington_nb.representations import check_n_latent
+    from waddington_nb.uncertainty import response_interval
 
     check_n_latent(options.latent)
     device = pick_device(options.device)
@@ -311,7 +312,7 @@ def execute(task: Task, options: argparse.Namespace, data: str) -> Path:
     files = _files(report.table, model, {"data": data} | what) | {
         f"figures/{name}.png": png for name, png in pictures.items()
     }
-    files["report.html"] = report_page(report, pictures, asked).encode()
+    files["report.html"] = report_page(report, pictures, asked, response_interval(model, task)).encode()
     _publish(
         options.out, files, {"predicted.h5ad": _plain(cells), "trajectories.h5ad": trajectories(task, cells)}
     )
@@ -366,7 +367,7 @@ def _write_table(path: Path, table: ad.AnnData | dict[str, ad.AnnData]) -> None:
     else:
         write_h5ad(path, table)
 
-# %% ../nbs/23_cli.ipynb #872fcf42
+# %% ../nbs/23_cli.ipynb #d32bdb59
 def time_task(options: argparse.Namespace) -> TimeTask:
     "The task that the options of `run` with held-out times ask for. Raises `DataError`."
     if options.time_key is None:
@@ -405,7 +406,7 @@ def _course_identity(task: TimeTask, options: argparse.Namespace) -> dict:
     asked = {key: value for key, value in sorted(vars(options).items()) if key not in apart}
     return {"version": __version__, **asked, "device": "cpu", "cells": digest.hexdigest()}
 
-# %% ../nbs/23_cli.ipynb #1e7aaae1
+# %% ../nbs/23_cli.ipynb #e1884065
 def run_course(options: argparse.Namespace) -> Path:
     "Fit, simulate and score held-out times, and write everything into `options.out`; returns the path of the report."
     from waddington_nb.multiome import (

@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['HIGHER_IS_BETTER', 'GAMMAS', 'DISCRIMINATION', 'mse', 'rmse', 'mae', 'r2_score', 'pearson_r', 'pearson_r_means',
            'r2_pearson_squared', 'pearson_delta', 'welch_t', 'top_genes', 'energy_distance', 'energy_distance_squared',
-           'mmd_rbf', 'wasserstein_1', 'wasserstein_2', 'sinkhorn_divergence', 'sliced_wasserstein', 'Differential',
-           'differential_expression', 'top_called', 'de_overlap', 'calls', 'classification_scores',
-           'discrimination_score', 'response_spread', 'dynamic_range_fraction', 'bound_discrimination_score']
+           'mmd_rbf', 'wasserstein_1', 'wasserstein_2', 'sinkhorn_divergence', 'sliced_wasserstein', 'zero_share_error',
+           'variance_error', 'Differential', 'differential_expression', 'top_called', 'de_overlap', 'calls',
+           'classification_scores', 'discrimination_score', 'response_spread', 'dynamic_range_fraction',
+           'bound_discrimination_score']
 
 # %% ../nbs/11_metrics.ipynb #0dcd884c
 from collections.abc import Mapping, Sequence
@@ -162,6 +163,16 @@ def sliced_wasserstein(x: np.ndarray, y: np.ndarray, directions: int = 500, seed
     x, y = np.asarray(x, float), np.asarray(y, float)
     return float(ot.sliced_wasserstein_distance(x, y, n_projections=directions, p=2, seed=seed))
 
+# %% ../nbs/11_metrics.ipynb #d637243d
+def zero_share_error(x: np.ndarray, y: np.ndarray) -> float:
+    "Mean over genes of the absolute difference of their shares of zeros in two sets of cells (cells × genes)."
+    return float(mae((x == 0).mean(axis=0), (y == 0).mean(axis=0)))
+
+# %% ../nbs/11_metrics.ipynb #ef23cc7d
+def variance_error(x: np.ndarray, y: np.ndarray) -> float:
+    "Mean over genes of the absolute difference of their variances in two sets of cells (cells × genes)."
+    return float(mae(np.var(x, axis=0, dtype=float), np.var(y, axis=0, dtype=float)))
+
 # %% ../nbs/11_metrics.ipynb #850ebc74
 class Differential(NamedTuple):
     "Differential expression of cells against control, per gene."
@@ -169,7 +180,7 @@ class Differential(NamedTuple):
     fdr: np.ndarray  # adjusted p-value, (genes,)
     log2_fold_change: np.ndarray  # (genes,); ±inf where one side is silent, 0 where both are
 
-# %% ../nbs/11_metrics.ipynb #fbc7dbb4
+# %% ../nbs/11_metrics.ipynb #03092372
 def differential_expression(cells: np.ndarray, control: np.ndarray) -> Differential:
     "Wilcoxon tests and fold changes of every gene; cells and control are cells × genes on the log1p scale."
     from scipy.stats import false_discovery_control, mannwhitneyu
