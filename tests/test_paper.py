@@ -107,7 +107,7 @@ def test_optimum_is_an_optimum(screen):
 )
 def test_quick_tables_of_real_cells(real_data, tmp_path, table, name):
     found = paper.reproduce(table, tmp_path, quick=True, folder=real_data(name).parent)
-    assert {p.name for p in tmp_path.iterdir()} == {"paper.csv", "paper.md", "paper.png"}
+    assert {p.name for p in tmp_path.iterdir()} == {"paper.csv", "paper.md", "figures"}
     rows = found[found["arm"] != "perturbed"].set_index("method")
     assert rows.loc["no-op", "published_mse"] == 0 and np.isclose(
         rows.loc["no-op", "published_r"], 1, atol=1e-5

@@ -301,6 +301,11 @@ DATASETS = {
         "https://zenodo.org/records/10044268/files/NormanWeissman2019_filtered.h5ad",
         "md5:c870e6967d91c017d9da827bab183cd6",
     ),
+    "papalexi21": Dataset(
+        "THP-1, CRISPR knock-outs of 25 genes, 299 genes measured (Papalexi et al. 2021, GSE153056)",
+        "papalexi21_eccite_299genes.h5ad",
+        {"perturbation_key": "perturbation", "control": "control"},
+    ),
     "papalexi21-ifngr2": Dataset(
         "THP-1, IFNGR2 knock-out, 600 cells (Papalexi et al. 2021, GSE153056)",
         "papalexi21_ifngr2_ko.h5ad",

@@ -4,16 +4,18 @@
 
 # %% auto #0
 __all__ = ['TABLES', 'SCHEMAS', 'recognised', 'PaperCells', 'paper_cells', 'graph_attention', 'fused_embedding', 'gene_effects',
-           'PaperScreen', 'Arm', 'screen_arm', 'FilmWorld', 'DriftWorld', 'drift_arm', 'start_final', 'run_from',
-           'controllers', 'scored', 'methods', 'trained', 'arms_of', 'paper_table', 'honest_arm', 'corrected_table',
-           'screen_truth_halves', 'seed_difference', 'plot_published', 'reproduce', 'write_tables']
+           'PaperScreen', 'Arm', 'screen_arm', 'FilmWorld', 'DriftWorld', 'drift_arm', 'start_final', 'mean_path_dtw',
+           'run_from', 'controllers', 'scored', 'methods', 'trained', 'trained_seeds', 'arms_of', 'paper_table',
+           'honest_arm', 'corrected_table', 'screen_truth_halves', 'seed_difference', 'plot_published', 'reproduce',
+           'write_tables']
 
-# %% ../nbs/21_paper.ipynb #b2a5d650
+# %% ../nbs/21_paper.ipynb #1e3c6f4b
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import anndata as ad
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -21,23 +23,27 @@ import torch
 from matplotlib.axes import Axes
 from scipy import sparse
 from torch import Tensor, nn
+from torch.func import functional_call, vmap
 from tqdm.auto import tqdm
 
 from .core import DataError, atomic_path, close_names, single_thread
 from .datasets import DATASETS, locate
 from .metrics import energy_distance, pearson_r
 from .policies import mode
+from .ppo import ppo_loss
 from .representations import fit_autoencoder, fit_pca
+from .rollouts import Batch, collect
 from .tasks import check_values, log_normalise, read, require_key, variable_genes
-from .training import PPO, TRPO, agent_for, train
+from .training import PPO, TRPO, Agent, agent_for, plan, train
+from .trajectories import dtw
 from .worlds import ScreenWorld, StateWorld, example_screen, screen_optimum
 
-# %% ../nbs/21_paper.ipynb #c0f02cca
+# %% ../nbs/21_paper.ipynb #2653b63c
 TABLES: dict[str, tuple[str, tuple[str, ...]]] = {
     "rna": ("a549-dex", ("rna",)),
     "atac": ("a549-dex", ("atac",)),
     "joint": ("a549-dex", ("rna", "atac")),
-    "crispr": ("papalexi21-ifngr2", ("rna",)),
+    "crispr": ("papalexi21", ("rna",)),
     "cytokine": ("kang18", ("rna",)),
 }  # the named set and its modalities
 SCHEMAS: tuple[tuple[str, str], ...] = (
@@ -59,7 +65,7 @@ def recognised(obs: pd.DataFrame) -> np.ndarray:
     wanted = ", ".join(f"{key} with {control!r}" for key, control in SCHEMAS)
     raise DataError(f"no perturbation column with a known control label; rename one to: {wanted}")
 
-# %% ../nbs/21_paper.ipynb #316ac0b8
+# %% ../nbs/21_paper.ipynb #bf5c6ebf
 @dataclass(frozen=True)
 class PaperCells:
     "Log-normalised cells × features, which are perturbed, and the names of the features."
@@ -77,19 +83,26 @@ def paper_cells(
     seed: int = 0,
 ) -> PaperCells:
     "Cells of a file, at most `most` (half of them control) and `n_genes` variable features per modality. Raises `DataError`."
-    parts = [read(path, modality) for modality in modalities]
+    parts = [_opened(path, modality) for modality in modalities]
     perturbed, rng = recognised(parts[0].obs), np.random.default_rng(seed)
     rows = [np.flatnonzero(perturbed == arm) for arm in (False, True)]
     rows = np.sort(np.concatenate([rng.permutation(arm)[: most // 2] for arm in rows]))
     x, names = [], []
     for part in parts:
-        kind = check_values(part.X, "auto")
-        part = part[rows]
-        wide = log_normalise(part.X, kind)
+        part = part[rows].to_memory() if part.isbacked else part[rows]
+        wide = log_normalise(part.X, check_values(part.X, "auto"))
         kept = variable_genes(wide, n_genes, _cytokines(part.var_names))
         x.append(np.asarray(wide[:, kept].todense(), np.float32))
         names.append(part.var_names[kept].astype(str))
     return PaperCells(np.hstack(x), perturbed[rows], np.concatenate(names))
+
+# %% ../nbs/21_paper.ipynb #b5944721
+def _opened(path: str | Path, modality: str) -> ad.AnnData:
+    "Cells of a file; of an `.h5ad` only the tables, so that a set of millions of cells can be sampled from."
+    try:
+        return read(path, modality) if str(path).endswith(".h5mu") else ad.read_h5ad(path, backed="r")
+    except Exception:
+        return read(path, modality)  # says what is wrong with it
 
 # %% ../nbs/21_paper.ipynb #5b63076f
 _CYTOKINE = re.compile(r"^(IL\d|IFN|CXCL|CCL|XCL|TNF|TGFB|CSF|LT[AB]$|EBI3|OSM|LIF)")
@@ -99,7 +112,7 @@ def _cytokines(names: Sequence[str]) -> np.ndarray:
     "Indices of cytokines, chemokines and their receptors among gene symbols."
     return np.flatnonzero([bool(_CYTOKINE.match(str(name).upper())) for name in names])
 
-# %% ../nbs/21_paper.ipynb #49432fd9
+# %% ../nbs/21_paper.ipynb #89b1f5d2
 @torch.no_grad()
 def graph_attention(
     x: np.ndarray, n_latent: int = 32, neighbours: int = 15, seed: int = 0, among: np.ndarray | None = None
@@ -117,7 +130,7 @@ def graph_attention(
     score = nn.functional.leaky_relu(h @ u + (h @ v)[:, 0][torch.as_tensor(near)], 0.2)
     return nn.functional.elu((score.softmax(dim=1)[..., None] * h[torch.as_tensor(near)]).sum(dim=1)).numpy()
 
-# %% ../nbs/21_paper.ipynb #90bc9130
+# %% ../nbs/21_paper.ipynb #b8461328
 def fused_embedding(
     x: np.ndarray, seed: int = 0, steps: int = 600, fit: np.ndarray | None = None
 ) -> np.ndarray:
@@ -147,7 +160,7 @@ class PaperScreen(ScreenWorld):
         weight = torch.arange(1, len(self.states) + 1, dtype=torch.float32)
         return self.states[torch.multinomial(weight, cells, replacement=True, generator=generator)]
 
-# %% ../nbs/21_paper.ipynb #2ad286ca
+# %% ../nbs/21_paper.ipynb #203cdfba
 @dataclass(frozen=True)
 class Arm:
     "A world to train in, the world and the cells that are scored, and real cells (n × D) that no training saw."
@@ -206,7 +219,7 @@ class FilmWorld(PaperScreen):
         cost = 0.01 * a.square().sum(dim=-1) + 0.05 * a.abs().sum(dim=-1)
         return after, -(after - self.target).square().sum(dim=-1) - cost
 
-# %% ../nbs/21_paper.ipynb #c9f1f6ff
+# %% ../nbs/21_paper.ipynb #daeedf8c
 class DriftWorld(StateWorld):
     "x' = x + scale · clip(a) + kick · (± effects of a random gene); reward -|x' - target|² / D with a random later row as target."
 
@@ -251,7 +264,13 @@ def start_final(start: np.ndarray, final: np.ndarray) -> tuple[float, float]:
     "Mean squared difference, and mean over dimensions of the correlation over cells, of two sets of states (cells × D)."
     return float(np.square(final - start).mean()), float(pearson_r(start.T, final.T).mean())
 
-# %% ../nbs/21_paper.ipynb #e9c77e0b
+# %% ../nbs/21_paper.ipynb #3bc21886
+def mean_path_dtw(paths: np.ndarray, others: np.ndarray) -> float:
+    "Mean over dimensions of the dynamic-time-warping distance of two mean rollouts; rollouts are n × steps × D."
+    a, b = paths.mean(axis=0), others.mean(axis=0)
+    return float(np.mean([dtw(a[:, [k]], b[:, [k]]) for k in range(a.shape[1])]))
+
+# %% ../nbs/21_paper.ipynb #541ef7fa
 @single_thread()
 @torch.no_grad()
 def run_from(
@@ -269,7 +288,7 @@ def run_from(
         total = total + reward
     return (world.state if first is None else first), world.state, total
 
-# %% ../nbs/21_paper.ipynb #2ceff7a3
+# %% ../nbs/21_paper.ipynb #515b45c5
 def controllers(world: StateWorld, seed: int) -> dict[str, Callable[[Tensor], Tensor]]:
     "Policies that need no training: nothing, random, and the best there is (`optimum` if exact, else `proportional`)."
     generator, size = torch.Generator().manual_seed(seed), world.action_size
@@ -288,7 +307,7 @@ def controllers(world: StateWorld, seed: int) -> dict[str, Callable[[Tensor], Te
         "proportional": lambda seen: ((world.target - seen[:, : len(world.target)]) @ inverse).clamp(-1, 1)
     }
 
-# %% ../nbs/21_paper.ipynb #19397feb
+# %% ../nbs/21_paper.ipynb #d4b93bf9
 def scored(
     world: StateWorld, states: Tensor, truth: Tensor, act: Callable[[Tensor], Tensor], seed: int
 ) -> dict[str, float]:
@@ -308,7 +327,7 @@ def scored(
         "return": total.mean().item(),
     }
 
-# %% ../nbs/21_paper.ipynb #f1434df8
+# %% ../nbs/21_paper.ipynb #965fea4c
 def methods(quick: bool = False) -> dict[str, list[TRPO | PPO]]:
     "Stages by name of method, at the published step counts or a tenth of them."
     share = 10 if quick else 1
@@ -329,7 +348,7 @@ def methods(quick: bool = False) -> dict[str, list[TRPO | PPO]]:
         "TRPO→PPO, target KL 0": [trpo, ppo(140_000, 0.0)],
     }
 
-# %% ../nbs/21_paper.ipynb #2475c766
+# %% ../nbs/21_paper.ipynb #1cc78537
 @single_thread()
 def trained(
     world: StateWorld, stages: Sequence[TRPO | PPO], seed: int, batch: int = 2048
@@ -339,7 +358,103 @@ def trained(
     train(world, agent, stages, seed=seed, cells=max(1, batch // world.horizon))
     return lambda seen: mode(agent.policy(seen))
 
-# %% ../nbs/21_paper.ipynb #f9728774
+# %% ../nbs/21_paper.ipynb #39fc43aa
+_FIELDS = ("observation", "action", "log_prob", "advantage", "target", "value")
+
+
+def _stacked(agents: Sequence[Agent]) -> tuple[list[Tensor], torch.optim.Adam]:
+    "The parameters of all agents, one on another, and an Adam that remembers what theirs do."
+    each = [[*agent.policy.parameters(), *agent.value.parameters()] for agent in agents]
+    wide = [torch.stack([p.detach() for p in same]).requires_grad_() for same in zip(*each, strict=True)]
+    adam = torch.optim.Adam(wide, lr=3e-4, eps=1e-5, fused=True)
+    for k, parameter in enumerate(wide):
+        memory = [agent.optimiser.state.get(part[k]) for agent, part in zip(agents, each, strict=True)]
+        if memory[0]:
+            both = {name: torch.stack([m[name] for m in memory]) for name in ("exp_avg", "exp_avg_sq")}
+            adam.state[parameter] = {"step": memory[0]["step"].clone()} | both
+    return wide, adam
+
+
+@torch.no_grad()
+def _unstack(agents: Sequence[Agent], wide: Sequence[Tensor]) -> None:
+    for k, agent in enumerate(agents):
+        for parameter, row in zip([*agent.policy.parameters(), *agent.value.parameters()], wide, strict=True):
+            parameter.copy_(row[k])
+
+# %% ../nbs/21_paper.ipynb #34c1df78
+def _losses(agent: Agent, stage: PPO) -> Callable[..., Tensor]:
+    "PPO's loss of each seed, from stacked parameters and fields of a minibatch."
+    names = [name for part in (agent.policy, agent.value) for name, _ in part.named_parameters()]
+    split = sum(1 for _ in agent.policy.parameters())
+
+    def one(weights: Sequence[Tensor], *fields: Tensor) -> Tensor:
+        own = dict(zip(names[:split], weights[:split], strict=True))
+        other = dict(zip(names[split:], weights[split:], strict=True))
+        return ppo_loss(
+            lambda seen: functional_call(agent.policy, own, (seen,)),
+            lambda seen: functional_call(agent.value, other, (seen,)),
+            Batch(*fields, mean_return=0.0),
+            clip=stage.clip,
+            value_weight=stage.value_weight,
+        )[0]
+
+    return vmap(one)
+
+# %% ../nbs/21_paper.ipynb #21a1ad4e
+def _ppo_side_by_side(
+    world: StateWorld,
+    agents: Sequence[Agent],
+    stage: PPO,
+    generators: Sequence[torch.Generator],
+    cells: int,
+) -> None:
+    "A PPO stage without early stop for all agents, in place."
+    wide, adam = _stacked(agents)
+    adam.param_groups[0]["lr"] = stage.learning_rate
+    losses, rows = _losses(agents[0], stage), torch.arange(len(agents))[:, None]
+    for _ in plan([stage], "sequential", cells * world.horizon):
+        batches = [
+            collect(world, agent.policy, agent.value, cells, world.horizon, generator)
+            for agent, generator in zip(agents, generators, strict=True)
+        ]
+        fields = [torch.stack([getattr(batch, name) for batch in batches]) for name in _FIELDS]
+        for _ in range(stage.epochs):
+            order = [torch.randperm(len(batches[0]), generator=generator) for generator in generators]
+            for index in torch.stack(order).split(stage.minibatch, dim=1):
+                adam.zero_grad()
+                losses(wide, *[field[rows, index] for field in fields]).sum().backward()
+                _clip_each([parameter.grad for parameter in wide], stage.max_gradient)
+                adam.step()
+        _unstack(agents, wide)
+
+
+def _clip_each(gradients: Sequence[Tensor], most: float) -> None:
+    "Scale each seed's gradient to a norm of at most `most`, in place."
+    norm = sum(g.flatten(1).square().sum(dim=1) for g in gradients).sqrt()
+    share = (most / (norm + 1e-6)).clamp(max=1)
+    for g in gradients:
+        g.mul_(share.view(-1, *[1] * (g.dim() - 1)))
+
+# %% ../nbs/21_paper.ipynb #0ac310e0
+@single_thread()
+def trained_seeds(
+    world: StateWorld, stages: Sequence[TRPO | PPO], seeds: Sequence[int], batch: int = 2048
+) -> list[Callable[[Tensor], Tensor]]:
+    "What `trained` returns, for every seed, up to rounding; PPO stages without early stop are done side by side."
+    agents = [agent_for(world, seed, log_std=0.0) for seed in seeds]
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    cells = max(1, batch // world.horizon)
+    for stage in stages:
+        if isinstance(stage, PPO) and stage.target_kl is None and not stage.kl_penalty:
+            _ppo_side_by_side(world, agents, stage, generators, cells)
+            continue
+        for agent, generator in zip(agents, generators, strict=True):
+            for step in plan([stage], "sequential", cells * world.horizon):
+                seen = collect(world, agent.policy, agent.value, cells, world.horizon, generator)
+                stage.update(agent, seen, generator, step.left)
+    return [lambda seen, policy=agent.policy: mode(policy(seen)) for agent in agents]
+
+# %% ../nbs/21_paper.ipynb #cd1b241e
 def arms_of(table: str, path: str | Path, quick: bool = False, seed: int = 0) -> dict[str, Arm]:
     "The arms of a table from a file of cells. Raises `DataError` for an unknown table or unusable cells."
     if table not in TABLES:
@@ -354,22 +469,16 @@ def arms_of(table: str, path: str | Path, quick: bool = False, seed: int = 0) ->
     films = [FilmWorld(world, screen.truth) for world in (screen.world, screen.test)]
     return {"control": screen, "perturbed": Arm(*films, screen.starts, screen.truth)}
 
-# %% ../nbs/21_paper.ipynb #ea92c3cd
+# %% ../nbs/21_paper.ipynb #12786834
 def paper_table(
     table: str,
     arms: Mapping[str, Arm],
     stages: Mapping[str, Sequence[TRPO | PPO]],
     seed: int = 0,
-    bar: tqdm | None = None,
 ) -> pd.DataFrame:
     "Train every method in the first arm and score it, and the controllers, in all. The world's own target is aimed at."
     first, rows = next(iter(arms.values())), []
-    learned = {}
-    for name, part in stages.items():
-        learned[name] = trained(first.world, part, seed)
-        if bar is not None:
-            bar.set_description(f"{table} {name}", refresh=False)
-            bar.update()
+    learned = {name: trained(first.world, part, seed) for name, part in stages.items()}
     for name, arm in arms.items():
         known = controllers(arm.world, seed)
         found = {
@@ -388,7 +497,7 @@ def paper_table(
         ]
     return pd.DataFrame(rows)
 
-# %% ../nbs/21_paper.ipynb #52460933
+# %% ../nbs/21_paper.ipynb #e8f9cc7f
 def honest_arm(path: str | Path, table: str, quick: bool = False, seed: int = 0) -> Arm:
     "A one-step screen whose truth is the odd perturbed cells and whose aim is the mean of the even ones; fitted without the truth and the starts."
     cells = paper_cells(
@@ -401,7 +510,7 @@ def honest_arm(path: str | Path, table: str, quick: bool = False, seed: int = 0)
     z = fused_embedding(cells.x, seed, steps=150 if quick else 600, fit=~unseen)
     return screen_arm(cells, z, table, aim_at_truth=True)
 
-# %% ../nbs/21_paper.ipynb #679d2e27
+# %% ../nbs/21_paper.ipynb #ec992069
 def corrected_table(
     arm: Arm, stages: Mapping[str, Sequence[TRPO | PPO]], seeds: Sequence[int]
 ) -> pd.DataFrame:
@@ -418,8 +527,8 @@ def corrected_table(
     found = [("optimum", 0, best)]
     for method, part in stages.items():
         found += [
-            (method, seed, scored(arm.world, arm.starts, arm.truth, trained(arm.world, part, seed), seed))
-            for seed in seeds
+            (method, seed, scored(arm.world, arm.starts, arm.truth, act, seed))
+            for seed, act in zip(seeds, trained_seeds(arm.world, part, seeds), strict=True)
         ]
     for method, seed, row in found:
         rows.append(
@@ -438,7 +547,7 @@ def screen_truth_halves(arm: Arm) -> tuple[np.ndarray, np.ndarray]:
     "Two halves of the real cells, for a ceiling."
     return arm.truth[::2].numpy(), arm.truth[1::2].numpy()
 
-# %% ../nbs/21_paper.ipynb #0615ff70
+# %% ../nbs/21_paper.ipynb #32100246
 def seed_difference(
     found: pd.DataFrame, method: str, reference: str, column: str = "regret", times: int = 2000
 ) -> tuple[float, float, float]:
@@ -449,7 +558,7 @@ def seed_difference(
     low, high = np.quantile(gap[drawn].mean(axis=1), [0.025, 0.975])
     return float(gap.mean()), float(low), float(high)
 
-# %% ../nbs/21_paper.ipynb #a4edf52f
+# %% ../nbs/21_paper.ipynb #926e5477
 def plot_published(found: pd.DataFrame, ax: Axes | None = None, show: bool = True) -> Axes:
     "Published score against the real distance to the target, one point per table, arm and method; arms that ignore the action left out."
     part = found[found["arm"] != "perturbed"]
@@ -477,7 +586,12 @@ def plot_published(found: pd.DataFrame, ax: Axes | None = None, show: bool = Tru
         plt.show()
     return ax
 
-# %% ../nbs/21_paper.ipynb #9edb7694
+# %% ../nbs/21_paper.ipynb #39404b87
+def _one_table(name: str, path: str | Path, quick: bool, seed: int) -> pd.DataFrame:
+    "A table from a file; what runs in a process of its own."
+    return paper_table(name, arms_of(name, path, quick, seed), methods(quick), seed)
+
+# %% ../nbs/21_paper.ipynb #d5d399c6
 def reproduce(
     table: str = "all",
     out: str | Path | None = None,  # a folder for tables and figures
@@ -491,21 +605,22 @@ def reproduce(
     if table not in (*TABLES, "all"):
         raise DataError(f"no table {table!r}; {close_names(table, [*TABLES, 'all'])}")
     if data is not None and table == "all":
-        raise DataError("data is one file; say which table it is for (table=)")
-    names, stages = list(TABLES) if table == "all" else [table], methods(quick)
+        raise DataError("data is one file; say which table it is for (--table)")
+    names = list(TABLES) if table == "all" else [table]
     paths = {name: data or locate(TABLES[name][0], folder)[1] for name in names}
-    with tqdm(total=len(names) * len(stages), disable=not progress, unit="run") as bar:
-        found = pd.concat(
-            [paper_table(name, arms_of(name, paths[name], quick, seed), stages, seed, bar) for name in names],
-            ignore_index=True,
-        )
+    from joblib import Parallel, cpu_count, delayed
+
+    jobs = [delayed(_one_table)(name, paths[name], quick, seed) for name in names]
+    each = Parallel(min(2, cpu_count(), len(jobs)), return_as="generator")(jobs)
+    with tqdm(each, total=len(jobs), disable=not progress, unit="table") as bar:
+        found = pd.concat(list(bar), ignore_index=True)
     if out is not None:
         write_tables(found, Path(out))
     return found
 
-# %% ../nbs/21_paper.ipynb #22916d38
+# %% ../nbs/21_paper.ipynb #877da5be
 def write_tables(found: pd.DataFrame, out: Path) -> None:
-    "Write `paper.csv`, `paper.md` and `paper.png` to a folder."
+    "Write `paper.csv`, `paper.md`, and to `figures/` a picture per table (and `all.png`), into a folder."
     with atomic_path(out / "paper.csv") as path:
         found.to_csv(path, index=False, float_format="%.6g")
     with atomic_path(out / "paper.md") as path:
@@ -514,12 +629,14 @@ def write_tables(found: pd.DataFrame, out: Path) -> None:
                 f"## {name}\n\n{_markdown(part)}\n\n" for name, part in found.groupby("table", sort=False)
             )
         )
-    ax = plot_published(found, show=False)
-    with atomic_path(out / "paper.png") as path:
-        ax.figure.savefig(path, format="png", dpi=150, bbox_inches="tight")
-    plt.close(ax.figure)
+    pictures = dict(iter(found.groupby("table", sort=False)))
+    for name, part in (pictures | {"all": found} if len(pictures) > 1 else pictures).items():
+        ax = plot_published(part, show=False)
+        with atomic_path(out / "figures" / f"{name}.png") as path:
+            ax.figure.savefig(path, format="png", dpi=150, bbox_inches="tight")
+        plt.close(ax.figure)
 
-# %% ../nbs/21_paper.ipynb #cdf385f6
+# %% ../nbs/21_paper.ipynb #c70c4a75
 def _markdown(part: pd.DataFrame) -> str:
     "A table as Markdown."
     shown = part.drop(columns="table")

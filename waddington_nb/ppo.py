@@ -75,7 +75,7 @@ def rows(batch: Batch, index: Tensor) -> Batch:
     ]
     return Batch(*fields, mean_return=batch.mean_return)
 
-# %% ../nbs/09_ppo.ipynb #1f17fdbb
+# %% ../nbs/09_ppo.ipynb #07e2756b
 def ppo_epochs(
     policy: nn.Module,
     value: nn.Module,
@@ -85,7 +85,7 @@ def ppo_epochs(
     epochs: int = 10,
     minibatch: int = 512,
     max_gradient: float = 0.5,
-    target_kl: float | None = None,  # stop the epochs beyond it
+    target_kl: float | None = None,  # stop the epochs there; at 0, before the first step
     **loss_options,  # of `ppo_loss`
 ) -> float:
     "Minibatch epochs on `batch`, in place; returns the KL estimate of the last minibatch, before its step."
@@ -97,7 +97,7 @@ def ppo_epochs(
             then = tuple(t[index] for t in old)
             loss, log_ratio = ppo_loss(policy, value, rows(batch, index), then, **loss_options)
             kl = approximate_kl(log_ratio).item()
-            if not math.isfinite(kl) or (target_kl is not None and kl > target_kl):
+            if not math.isfinite(kl) or (target_kl is not None and max(kl, 0.0) >= target_kl):
                 return kl
             optimiser.zero_grad()
             loss.backward()
