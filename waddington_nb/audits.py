@@ -41,7 +41,7 @@ class Finding:
 def _not_checked(check: str, why: str, remedy: str) -> Finding:
     return Finding(check, "not checked", float("nan"), why, remedy)
 
-# %% ../nbs/22_audits.ipynb #bb8fbce2
+# %% ../nbs/22_audits.ipynb #e0a65885
 class Audit(pd.DataFrame):
     "Findings, one per row: check, severity, number, meaning, remedy. Parts of it are ordinary data frames."
 
@@ -69,7 +69,7 @@ class Audit(pd.DataFrame):
     def _repr_html_(self) -> None:
         return None
 
-# %% ../nbs/22_audits.ipynb #ac401d2e
+# %% ../nbs/22_audits.ipynb #f0b40be6
 def as_world(
     environment: World | gymnasium.Env | gymnasium.vector.VectorEnv | str, horizon: int | None = None
 ) -> World:
@@ -150,7 +150,7 @@ def at_random(world: World) -> Act:
         return lambda seen, own: torch.randint(world.action_size, (len(seen),), generator=own)
     return lambda seen, own: 2 * torch.rand(len(seen), world.action_size, generator=own) - 1
 
-# %% ../nbs/22_audits.ipynb #b02d7490
+# %% ../nbs/22_audits.ipynb #7581c006
 def check_action(world: World, seed: int = 0, steps: int = 10) -> Finding:
     "Root mean squared difference of states under different actions, in units of the states' deviation."
     run = lambda shift: episodes(world, lambda seen, own: _drawn(world, seen, own, shift), seed, steps=steps)
@@ -163,7 +163,7 @@ def check_action(world: World, seed: int = 0, steps: int = 10) -> Finding:
     remedy = "make the next state depend on the action; until then every policy scores the same on states"
     return Finding("action", "defect" if ignored else "ok", moved, said, remedy if ignored else "")
 
-# %% ../nbs/22_audits.ipynb #31721e96
+# %% ../nbs/22_audits.ipynb #0137d2bf
 def _drawn(world: World, seen: Tensor, own: torch.Generator, shift: int) -> Tensor:
     "Random actions; with `shift` 1 the opposite ones, or each the next choice."
     action = at_random(world)(seen, own)
@@ -205,7 +205,7 @@ def _trees(x: np.ndarray, y: np.ndarray, x_test: np.ndarray) -> np.ndarray:
         guess[:, column] = trees.predict(x_test)
     return guess
 
-# %% ../nbs/22_audits.ipynb #39c25736
+# %% ../nbs/22_audits.ipynb #12676c7c
 class Transitions(NamedTuple):
     "Steps of random episodes as arrays, and the episode's seed of each row."
 
@@ -250,7 +250,7 @@ def targets_of(world: World, cells: int) -> np.ndarray | None:
             return found
     return None
 
-# %% ../nbs/22_audits.ipynb #d854e515
+# %% ../nbs/22_audits.ipynb #d9ac74b6
 def check_sight(world: World, seed: int = 0) -> Finding:
     "Share of the target's variance told by the first observation; without a target, of the reward's told by what is seen."
     first, goals = [], []
@@ -288,7 +288,7 @@ def check_sight(world: World, seed: int = 0) -> Finding:
     )
     return Finding("sight", "defect" if hidden else "ok", share, said, remedy if hidden else "")
 
-# %% ../nbs/22_audits.ipynb #62abead0
+# %% ../nbs/22_audits.ipynb #75a9b10c
 @single_thread()
 def trained_policy(world: World, seed: int = 0, steps: int = 30_000) -> Act:
     "The most likely actions of a policy after about `steps` environment steps, at least 12 batches, half TRPO and half PPO."
@@ -305,7 +305,7 @@ def trained_policy(world: World, seed: int = 0, steps: int = 30_000) -> Act:
     )
     return lambda seen, own: mode(agent.policy(seen))
 
-# %% ../nbs/22_audits.ipynb #fdcab15b
+# %% ../nbs/22_audits.ipynb #3961136a
 def null_policies(world: World, trained: Act, seed: int) -> dict[str, Act]:
     "Policies that need no training: random, and constants (each choice; or nothing, and the trained policy's mean action)."
     nulls = {"random actions": at_random(world)}
@@ -318,7 +318,7 @@ def null_policies(world: World, trained: Act, seed: int) -> dict[str, Act]:
         "one constant action": constant(world, mean),
     }
 
-# %% ../nbs/22_audits.ipynb #7a7e32e0
+# %% ../nbs/22_audits.ipynb #9d7edf09
 def check_nulls(world: World, seed: int = 0, steps: int = 30_000) -> Finding:
     "Return of the trained policy minus that of the best null, in standard errors of the paired difference."
     trained = trained_policy(world, seed, steps)
@@ -336,7 +336,7 @@ def check_nulls(world: World, seed: int = 0, steps: int = 30_000) -> Finding:
     remedy = f"report {best} beside every score; reward what only a policy can do, or, if the task is hard, audit with more steps"
     return Finding("nulls", "ok" if ahead > 2 else "defect", ahead, said, "" if ahead > 2 else remedy)
 
-# %% ../nbs/22_audits.ipynb #66e020b1
+# %% ../nbs/22_audits.ipynb #20ff9232
 def check_targets(world: World, test: World, seed: int = 0) -> Finding:
     "Distance of the two mean targets over the states' deviation; or the share of the test reward that the training reward's model misses."
     found = [transitions(part, seed + 5 * k) for k, part in enumerate((world, test))]
@@ -361,7 +361,7 @@ def check_targets(world: World, test: World, seed: int = 0) -> Finding:
     remedy = "train on the target that is scored, taken from training cells only"
     return Finding("targets", "defect" if apart else "ok", number, said, remedy if apart else "")
 
-# %% ../nbs/22_audits.ipynb #a3a9ecaf
+# %% ../nbs/22_audits.ipynb #7ad26861
 def check_leakage(
     train_obs: pd.DataFrame, test_obs: pd.DataFrame, held_out: Sequence[str] = (), control: str | None = None
 ) -> Finding:
@@ -385,7 +385,7 @@ def check_leakage(
     remedy = f"split by {worst} before anything is fitted, the representation included"
     return Finding("leakage", "defect" if leaks else "ok", share[worst], said, remedy if leaks else "")
 
-# %% ../nbs/22_audits.ipynb #61792f4f
+# %% ../nbs/22_audits.ipynb #9862f96f
 def check_starts(world: World, test: World, seed: int = 0) -> Finding:
     "Share of the test world's first states that are also the training world's."
     draw = lambda part, at: np.concatenate(
@@ -416,7 +416,7 @@ def recovered(encode: Callable[[np.ndarray], np.ndarray], x: np.ndarray) -> floa
     spread = np.square(x[1::2] - x[1::2].mean(axis=0)).sum()
     return float(1 - np.square(guess - x[1::2]).sum() / max(spread, 1e-12))
 
-# %% ../nbs/22_audits.ipynb #c33edfd3
+# %% ../nbs/22_audits.ipynb #533fa1f7
 @torch.no_grad()
 def _codes(encode: Callable, x: np.ndarray) -> np.ndarray:
     "Codes of cells, by a function of arrays or a module."
@@ -440,7 +440,7 @@ def _fresh(encoder: nn.Module, seed: int) -> nn.Module:
         )
     return again
 
-# %% ../nbs/22_audits.ipynb #85b95ec3
+# %% ../nbs/22_audits.ipynb #227bc017
 def _like_fresh(encoder: nn.Module, fresh: nn.Module) -> bool:
     "Whether every weight matrix is spread as a fresh one, by a Kolmogorov–Smirnov test at 0.1 % over all of them."
     from scipy.stats import ks_2samp
@@ -452,7 +452,7 @@ def _like_fresh(encoder: nn.Module, fresh: nn.Module) -> bool:
     ]
     return all(ks_2samp(a.numpy(), b.numpy()).pvalue > 0.001 / len(pairs) for a, b in pairs)
 
-# %% ../nbs/22_audits.ipynb #a02222a1
+# %% ../nbs/22_audits.ipynb #fb70ea5f
 def check_encoder(
     encoder: nn.Module | Callable, x: np.ndarray, fresh: Callable[[int], Callable] | None = None
 ) -> Finding:
@@ -474,7 +474,7 @@ def check_encoder(
     remedy = "train the encoder on training cells, or say that it is a random projection"
     return Finding("encoder", "defect" if untrained else "ok", ours - best, said, remedy if untrained else "")
 
-# %% ../nbs/22_audits.ipynb #9fde533f
+# %% ../nbs/22_audits.ipynb #d22111ed
 Metric = Callable[[np.ndarray, np.ndarray, np.ndarray], float]  # of start, final, truth; cells × d each
 
 
@@ -507,7 +507,7 @@ def check_metric(
         )
     return Finding("metric", "ok", gain, said)
 
-# %% ../nbs/22_audits.ipynb #0275d2fb
+# %% ../nbs/22_audits.ipynb #8473c75a
 def check_pseudotime(pseudotime: np.ndarray, x: np.ndarray | None = None) -> Finding:
     "Rank correlation of pseudotime (cells) with the row number, and with cells x (cells × features) how well neighbours predict it."
     from scipy.stats import spearmanr
@@ -537,7 +537,7 @@ def check_pseudotime(pseudotime: np.ndarray, x: np.ndarray | None = None) -> Fin
         "pseudotime", "defect", order, said, "compute it from the cells, as `diffusion_pseudotime` does"
     )
 
-# %% ../nbs/22_audits.ipynb #2e4da211
+# %% ../nbs/22_audits.ipynb #6b44456a
 def check_convexity(world: World, seed: int = 0, pairs: int = 20) -> Finding:
     "Largest violation of concavity of the reward in the action over random pairs, over the reward's deviation."
     if world.horizon > 1:
@@ -572,7 +572,7 @@ def check_convexity(world: World, seed: int = 0, pairs: int = 20) -> Finding:
         f"{exact}; report the regret to that optimum beside any learned policy",
     )
 
-# %% ../nbs/22_audits.ipynb #63c107a6
+# %% ../nbs/22_audits.ipynb #2c4ead8c
 def check_history(history: pd.DataFrame) -> Finding:
     "The smallest median KL per update of any stage, from the columns `stage` and `kl`. Raises `DataError` where they lack."
     lacking = [name for name in ("stage", "kl") if name not in history]
@@ -587,7 +587,7 @@ def check_history(history: pd.DataFrame) -> Finding:
     )
     return Finding("history", "defect" if still else "ok", float(moved[idle]), said, remedy if still else "")
 
-# %% ../nbs/22_audits.ipynb #82f68dbf
+# %% ../nbs/22_audits.ipynb #0aa423aa
 NULLS = ("no_change", "no-op", "noop", "control", "mean_shift", "random", "null", "mean", "additive")
 
 
@@ -656,7 +656,7 @@ def _asked(name: str, check: Callable[..., Finding], needed: tuple, more: tuple)
         return _not_checked(name, f"{what} not given", f"pass {what}")
     return check(*needed, *more)
 
-# %% ../nbs/22_audits.ipynb #340c6467
+# %% ../nbs/22_audits.ipynb #52419ee0
 def audit_world(
     environment, test=None, horizon: int | None = None, steps: int = 30_000, seed: int = 0
 ) -> list[Finding]:
