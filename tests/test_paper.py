@@ -118,3 +118,18 @@ def test_quick_tables_of_real_cells(real_data, tmp_path, table, name):
     assert stopped["published_mse"] < ppo["published_mse"] and stopped["published_r"] > ppo["published_r"]
     if table == "cytokine":
         assert stopped["distance"] > ppo["distance"] and stopped["regret"] > ppo["regret"]
+
+
+def test_own_file_by_the_command(tmp_path, waddington):
+    "A file under the Virtual Cell set's column names, as one table; without a table, or without the file, one line says so."
+    key, control = paper.SCHEMAS[-1]
+    path = made_up(tmp_path / "own.h5ad", key, control)
+    said = waddington("reproduce-paper", "--data", path, "--out", tmp_path / "out")
+    assert said[0] == 2 and "which table" in said[1]
+    assert waddington("reproduce-paper", "--table", "crispr", "--data", tmp_path / "no.h5ad")[0] == 2
+    code, said = waddington(
+        "reproduce-paper", "--table", "crispr", "--quick", "--data", path, "--out", tmp_path / "out"
+    )
+    assert code == 0, said
+    found = pd.read_csv(tmp_path / "out" / "paper.csv").set_index("method")
+    assert (found["table"] == "crispr").all() and found.loc["no-op", "published_mse"].max() == 0

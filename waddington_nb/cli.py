@@ -134,12 +134,13 @@ def add_landscape_options(parser: argparse.ArgumentParser) -> None:
     add("--quick", action="store_true", help="the trap only, with and without restarts, under a minute")
     add("--debug", action="store_true", help="show the traceback of an error")
 
-# %% ../nbs/23_cli.ipynb #e9da9209
+# %% ../nbs/23_cli.ipynb #4f41cbb8
 def add_paper_options(parser: argparse.ArgumentParser) -> None:
     "Options of `reproduce-paper`."
     add, out = parser.add_argument, "runs/paper"
     tables = ["rna", "atac", "joint", "crispr", "cytokine", "all"]
     add("--table", choices=tables, default="all", help="which of the paper's tables (default all)")
+    add("--data", type=Path, metavar="FILE", help="your own cells for one table, instead of a named set")
     add("--quick", action="store_true", help="a tenth of the steps and fewer cells, under a minute")
     add("--seed", type=_seed, default=0, metavar="S", help="of everything random (default 0)")
     add(
@@ -495,14 +496,16 @@ def landscapes(options: argparse.Namespace) -> None:
     print(summary(table).round(3).to_string(index=False))
     print(path)
 
-# %% ../nbs/23_cli.ipynb #45a0344d
+# %% ../nbs/23_cli.ipynb #b6b0fc8e
 def reproduce_paper(options: argparse.Namespace) -> None:
     "`waddington reproduce-paper`: the paper's tables and what they measure."
     from waddington_nb.paper import reproduce
 
     if options.out.exists() and not options.out.is_dir():
         raise DataError(f"{options.out} is a file; choose another --out")
-    table = reproduce(options.table, options.out, options.quick, options.seed, progress=True)
+    table = reproduce(
+        options.table, options.out, options.quick, options.seed, progress=True, data=options.data
+    )
     print(table.round(3).to_string(index=False))
     print(options.out)
 
