@@ -35,7 +35,7 @@ def network(blood, **changed):
         ("no landscape 'horse'; did you mean 'horseshoe'", lambda _: escape.case("horse")),
         ("no method 'PPO2'; did you mean 'PPO'", lambda _: escape.run_one("trap", "PPO2", 0)),
         ("there is no straight way through a gene network", lambda _: escape.run_one("haematopoiesis", "TRPO → PPO, pretrained", 0, 1)),
-        ("restart share is 1.5", lambda _: escape.learn(escape.case("haematopoiesis"), escape.METHODS[escape.RECOMMENDED], 0, 6144, share=1.5)),
+        ("restart share is 1.5", lambda _: escape.learn(escape.case("haematopoiesis"), replace(escape.METHODS[escape.RECOMMENDED], share=1.5), 0, 6144)),
     ],
 )  # fmt: skip
 def test_refused_in_one_line(said, act, blood):
