@@ -101,9 +101,10 @@ def energy_distance_squared(x: np.ndarray, y: np.ndarray) -> float:
 # %% ../nbs/11_metrics.ipynb #a83f50ac
 GAMMAS = np.logspace(1, -3, 50)  # the bandwidth grid of CellOT
 
-# %% ../nbs/11_metrics.ipynb #8da74867
-def mmd_rbf(x: np.ndarray, y: np.ndarray, gammas: np.ndarray = GAMMAS) -> float:
-    "Squared MMD of two sets of cells (cells × features), kernel exp(-γ|x-y|²), all pairs; mean over `gammas`."
+# %% ../nbs/11_metrics.ipynb #37fb6f04
+def mmd_rbf(x: np.ndarray, y: np.ndarray, gammas: Sequence[float] | None = None) -> float:
+    "Squared MMD of two sets of cells (cells × features), kernel exp(-γ|x-y|²), all pairs; mean over `gammas` (None: `GAMMAS`)."
+    gammas = GAMMAS if gammas is None else gammas
     x, y = np.asarray(x, float), np.asarray(y, float)
     squared = [euclidean_distances(*pair, squared=True) for pair in ((x, x), (y, y), (x, y))]
     within_x, within_y, between = ([np.exp(-g * d).mean() for g in gammas] for d in squared)
