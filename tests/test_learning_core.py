@@ -208,7 +208,7 @@ def test_every_option_of_a_stage_changes_what_is_learned():
                 "restart": somewhere,
             },
         ),
-        (TRPO, trpo | {"max_kl": 5.0, "damping": 1e-4}, {"kl_constraint": False, "line_search": False}),
+        (TRPO, trpo | {"max_kl": 2.0, "damping": 1e-4}, {"kl_constraint": False, "line_search": False}),
         (
             PPO,
             ppo,
