@@ -60,7 +60,7 @@ def lifted(
 
     return sampler
 
-# %% ../nbs/20_escape.ipynb #bb8ba423
+# %% ../nbs/20_escape.ipynb #7cb310bb
 CASES = (*PROBLEMS, "trap in 10-D", "haematopoiesis")
 
 
@@ -271,7 +271,7 @@ def read_rows(path: Path) -> pd.DataFrame:
         raise DataError(f"{path} is not an escape table; remove it or choose another folder")
     return table
 
-# %% ../nbs/20_escape.ipynb #99dea61a
+# %% ../nbs/20_escape.ipynb #2023cdc2
 def benchmark(
     path: Path,
     landscapes: Sequence[str] = CASES,
@@ -304,7 +304,7 @@ def benchmark(
 
 def _steps(landscape: str, iterations: int) -> int:
     "Environment steps of a run."
-    return iterations * (1024 * 6 if landscape == "haematopoiesis" else 128 * 60)
+    return iterations * (1024 * 6 if landscape == "haematopoiesis" else Case.cells * 60)
 
 # %% ../nbs/20_escape.ipynb #79fc4a3f
 QUICK = {

@@ -8,7 +8,7 @@ __all__ = ['HIGHER_IS_BETTER', 'GAMMAS', 'DISCRIMINATION', 'mse', 'rmse', 'mae',
            'mmd_rbf', 'wasserstein_1', 'wasserstein_2', 'sinkhorn_divergence', 'sliced_wasserstein', 'zero_share_error',
            'variance_error', 'Differential', 'differential_expression', 'top_called', 'de_overlap', 'calls',
            'classification_scores', 'discrimination_score', 'response_spread', 'dynamic_range_fraction',
-           'bound_discrimination_score']
+           'bound_discrimination_score', 'resample_weights', 'weighted_energy', 'weighted_wasserstein', 'interval']
 
 # %% ../nbs/11_metrics.ipynb #0dcd884c
 from collections.abc import Mapping, Sequence
@@ -281,3 +281,32 @@ def dynamic_range_fraction(positive: np.ndarray, negative: np.ndarray, perfect: 
 def bound_discrimination_score(positive: np.ndarray, negative: np.ndarray, perfect: float) -> float:
     "Share of perturbations whose positive control is nearer to a perfect score than the negative one."
     return float(np.mean(np.abs(perfect - np.asarray(positive)) < np.abs(perfect - np.asarray(negative))))
+
+# %% ../nbs/11_metrics.ipynb #436811dc
+def resample_weights(n: int, times: int, rng: np.random.Generator) -> np.ndarray:
+    "(1 + times) × n: equal weights, then bootstrap weights, each row summing to one."
+    return np.vstack([np.full(n, 1 / n), rng.multinomial(n, np.full(n, 1 / n), size=times) / n])
+
+# %% ../nbs/11_metrics.ipynb #fb4e4c03
+def weighted_energy(x: np.ndarray, y: np.ndarray, wx: np.ndarray, wy: np.ndarray) -> np.ndarray:
+    "Energy distance of weighted cells for every row of weights; x, y cells × features, wx, wy rows × cells."
+    form = lambda a, distances, b: np.einsum("ri,ri->r", a @ distances, b)
+    between, within = euclidean_distances(x, y), (euclidean_distances(x), euclidean_distances(y))
+    return 2 * form(wx, between, wy) - form(wx, within[0], wx) - form(wy, within[1], wy)
+
+# %% ../nbs/11_metrics.ipynb #3f2173d9
+def weighted_wasserstein(x: np.ndarray, y: np.ndarray, wx: np.ndarray, wy: np.ndarray) -> np.ndarray:
+    "Exact W₁ for the first row of weights; for the others its first-order expansion in the dual potentials."
+    cost = euclidean_distances(x, y)
+    value, log = ot.emd2(wx[0], wy[0], cost, numItermax=10_000_000, log=True)
+    change = (wx - wx[0]) @ log["u"] + (wy - wy[0]) @ log["v"]
+    return value + change
+
+# %% ../nbs/11_metrics.ipynb #41882acc
+def interval(resampled: np.ndarray) -> tuple[float, float, float]:
+    "Score and 95 % interval from the score (first entry) and its bootstrap replicates."
+    value, replicates = resampled[0], resampled[1:]
+    if not len(replicates):
+        return float(value), float("nan"), float("nan")
+    low, high = np.quantile(replicates - replicates.mean(), [0.025, 0.975])
+    return float(value), float(value + min(low, 0)), float(value + max(high, 0))

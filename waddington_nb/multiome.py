@@ -8,7 +8,7 @@ __all__ = ['KINDS', 'RATES', 'SHARES', 'USUAL', 'TRUST', 'NULLS', 'clock', 'Kind
            'fit_course', 'example_course', 'step_times', 'score_course', 'predict', 'score_features', 'course_results',
            'write_h5mu', 'course_trajectories', 'pseudotime_stages', 'course_figures', 'course_page', 'course_verdict']
 
-# %% ../nbs/18_multiome.ipynb #e1f3800e
+# %% ../nbs/18_multiome.ipynb #a2bfc7a9
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -32,7 +32,14 @@ from .policies import mode
 from .representations import Joint, fit_joint, nonnegative
 from .tasks import TimeTask
 from .training import PPO, TRPO, Agent, Stage, clone_suggestion, train
-from .trajectories import diffusion_pseudotime, distance_curves, medoid, score_trajectory
+from waddington_nb.trajectories import (
+    diffusion_pseudotime,
+    distance_curves,
+    draw_curves,
+    medoid,
+    score_trajectory,
+    split_halves,
+)
 from .worlds import TransportWorld, move, observe
 
 # %% ../nbs/18_multiome.ipynb #67be17ee
@@ -42,7 +49,7 @@ def clock(time: float | np.ndarray, begin: float, end: float, rate: float) -> fl
         return (time - begin) / (end - begin)
     return np.expm1(-rate * (np.asarray(time) - begin)) / np.expm1(-rate * (end - begin))
 
-# %% ../nbs/18_multiome.ipynb #0d2d4298
+# %% ../nbs/18_multiome.ipynb #98dec5de
 class Kind(NamedTuple):
     "A field: the weight of the ridge regression beside the cell's own displacement, and the strength of the ridge."
 
@@ -70,7 +77,7 @@ def _block_field(start: np.ndarray, real: np.ndarray, kind: Kind) -> Field:
     own = lambda z: shift[cdist(z, start).argmin(axis=1)]
     return lambda z: (1 - kind.weight) * own(z) + kind.weight * ridge(z)
 
-# %% ../nbs/18_multiome.ipynb #4d80e7c4
+# %% ../nbs/18_multiome.ipynb #00551698
 RATES, SHARES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0), np.linspace(0, 1, 13)
 USUAL = (Kind(0.0, 1.0), 3.0)  # field and kT
 
@@ -124,7 +131,7 @@ def segments_of(task: TimeTask, z: np.ndarray, kind: Kind, blocks: Sequence[slic
     ]
     return [Segment(*pair, field_between(*pair[3:], kind, blocks)) for pair in pairs]
 
-# %% ../nbs/18_multiome.ipynb #e34ed751
+# %% ../nbs/18_multiome.ipynb #4391ef09
 def _embedding(segments: Sequence[Segment]) -> torch.Tensor:
     "What the policy is told about each segment: one column per course and per segment of it, where there are several."
     courses, begins = (
@@ -151,7 +158,7 @@ def course_world(segments: Sequence[Segment], horizon: int = 12) -> TransportWor
         [tensor(s.real) for s in segments], _embedding(segments), tensor(reach), size, horizon, sample=256,
     )  # fmt: skip
 
-# %% ../nbs/18_multiome.ipynb #dfdc9383
+# %% ../nbs/18_multiome.ipynb #7bf4b0ee
 @dataclass(frozen=True)
 class CourseModel:
     "A policy that carries cells through the segments of a task; `history` has one row per training iteration."
@@ -206,7 +213,7 @@ def state_at(path: np.ndarray, step: float) -> np.ndarray:
     low = int(np.clip(np.floor(step), 0, path.shape[1] - 2))
     return path[:, low] + (step - low) * (path[:, low + 1] - path[:, low])
 
-# %% ../nbs/18_multiome.ipynb #41368b31
+# %% ../nbs/18_multiome.ipynb #4f66bdf3
 TRUST = (0.0, 0.25, 0.5, 1.0)
 
 
@@ -224,7 +231,7 @@ def trusted(model: CourseModel) -> CourseModel:
         notes=[*model.notes, f"The policy is trusted by {best:g} where it departs from the field."],
     )
 
-# %% ../nbs/18_multiome.ipynb #b91a91a7
+# %% ../nbs/18_multiome.ipynb #acdad61a
 @single_thread()
 def fit_course(
     task: TimeTask,
@@ -244,7 +251,8 @@ def fit_course(
     kinds = {name: m.kind for name, m in task.modalities.items()}
     joint = fit_joint({name: m.x[task.is_train] for name, m in task.modalities.items()}, kinds, n_latent)
     z = joint.encode({name: m.x for name, m in task.modalities.items()})
-    blocks, misses = list(joint.blocks.values()), inner_misses(task, z, list(joint.blocks.values()))
+    blocks = list(joint.blocks.values())
+    misses = inner_misses(task, z, blocks)
     kind, kt = choose_kind_and_rate(misses)
     segments, rate = segments_of(task, z, kind, blocks), kt / (task.times[-1] - task.times[0])
     world = course_world(segments, horizon)
@@ -282,7 +290,7 @@ def example_course(seed: int = 0, cells: int = 60) -> dict[str, ad.AnnData]:
     parts["atac"].var_names = [f"1-{1000 * i}-{1000 * i + 500}" for i in peaks]
     return parts
 
-# %% ../nbs/18_multiome.ipynb #81123712
+# %% ../nbs/18_multiome.ipynb #e8cc04da
 def step_times(model: CourseModel) -> np.ndarray:
     "Time of every whole step of a course, (segments · horizon + 1,)."
     own = [s for s in model.segments if s.course == model.segments[0].course]
@@ -294,7 +302,7 @@ def step_times(model: CourseModel) -> np.ndarray:
     )
     return np.concatenate([done(s)[int(i > 0) :] for i, s in enumerate(own)])
 
-# %% ../nbs/18_multiome.ipynb #2f374ad4
+# %% ../nbs/18_multiome.ipynb #62510bc5
 def _extended(
     path: np.ndarray, times: np.ndarray, held_out: np.ndarray, model: CourseModel
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -345,7 +353,7 @@ def _tidy(found: pd.DataFrame, course: str, method: str, seed: int) -> list[dict
             } | {key: row[key] if name == method else np.nan for key in ("ci_low", "ci_high", "at")})  # fmt: skip
     return rows
 
-# %% ../nbs/18_multiome.ipynb #7bb487b5
+# %% ../nbs/18_multiome.ipynb #7a953a30
 def predict(model: CourseModel, task: TimeTask, time: float) -> dict[str, ad.AnnData]:
     """Predicted cells at `time` by modality, one row per start cell and course.
 
@@ -375,7 +383,7 @@ def predict(model: CourseModel, task: TimeTask, time: float) -> dict[str, ad.Ann
     ]
     return {name: _predicted(task, name, np.vstack(parts), table) for name, parts in found.items()}
 
-# %% ../nbs/18_multiome.ipynb #0865664f
+# %% ../nbs/18_multiome.ipynb #579b63c5
 def _predicted(task: TimeTask, name: str, x: np.ndarray, obs: pd.DataFrame) -> ad.AnnData:
     "Predicted values of one modality, with the start cells in layers['control']."
     m, row = task.modalities[name], pd.Series(np.arange(len(task.names)), index=task.names)
@@ -384,7 +392,7 @@ def _predicted(task: TimeTask, name: str, x: np.ndarray, obs: pd.DataFrame) -> a
         x.astype(np.float32), obs=obs.copy(), var=pd.DataFrame(index=m.features), layers={"control": start}
     )
 
-# %% ../nbs/18_multiome.ipynb #92fad5a3
+# %% ../nbs/18_multiome.ipynb #7464b6d8
 def score_features(
     model: CourseModel, task: TimeTask, predicted: Mapping[str, ad.AnnData], time: float
 ) -> pd.DataFrame:
@@ -401,7 +409,7 @@ def score_features(
             )
             known = task.times[np.abs(task.times - time).argmin()]
             m["nearest_time"] = mean(x[task.cells(course, known)])
-            halves = [mean(x[rows]) for rows in np.array_split(np.random.default_rng(0).permutation(real), 2)]
+            halves = [mean(x[rows]) for rows in split_halves(real, 0)]
             score = PSEUDOBULK | {"pearson_delta": lambda a, b: pearson_delta(a, b, m["no_change"])}  # noqa: B023
             for metric, of in score.items():
                 limit, null = float(of(*halves)), float(of(m["no_change"], mean(x[real])))
@@ -412,7 +420,7 @@ def score_features(
                 ]  # fmt: skip
     return pd.DataFrame(rows)
 
-# %% ../nbs/18_multiome.ipynb #5e835f7a
+# %% ../nbs/18_multiome.ipynb #46ec74d5
 def course_results(model: CourseModel, task: TimeTask) -> tuple[dict[str, ad.AnnData], pd.DataFrame]:
     "Predicted cells at all held-out times by modality, and all scores."
     cells = {float(time): predict(model, task, time) for time in task.held_out}
@@ -433,7 +441,7 @@ def write_h5mu(path: str | Path, parts: Mapping[str, ad.AnnData]) -> Path:
             mudata.MuData(dict(parts)).write_h5mu(temporary, compression="lzf")
     return Path(path)
 
-# %% ../nbs/18_multiome.ipynb #af130ffc
+# %% ../nbs/18_multiome.ipynb #8ff6ace0
 def course_trajectories(model: CourseModel, task: TimeTask) -> ad.AnnData:
     "One row per start cell, course and step: obs source_cell, course, step, time; joint and per-modality latents in obsm."
     parts, times = [], step_times(model)
@@ -453,7 +461,7 @@ def course_trajectories(model: CourseModel, task: TimeTask) -> ad.AnnData:
         )
     return ad.concat(parts)
 
-# %% ../nbs/18_multiome.ipynb #df717a4a
+# %% ../nbs/18_multiome.ipynb #3246b0a3
 def pseudotime_stages(
     x: np.ndarray, names: np.ndarray, is_control: np.ndarray, stages: int = 6
 ) -> tuple[np.ndarray, str]:
@@ -464,7 +472,7 @@ def pseudotime_stages(
     time = diffusion_pseudotime(x, root)
     return np.minimum((time.argsort().argsort() * stages) // len(time), stages - 1), str(names[root])
 
-# %% ../nbs/18_multiome.ipynb #8fd87e14
+# %% ../nbs/18_multiome.ipynb #7d29e83a
 def course_figures(
     model: CourseModel, task: TimeTask, scores: pd.DataFrame, most: int = 3
 ) -> dict[str, bytes]:
@@ -491,18 +499,16 @@ def course_figures(
         pictures["training"] = png(plot_training(model.history, show=False).figure)
     return pictures
 
-# %% ../nbs/18_multiome.ipynb #36716298
+# %% ../nbs/18_multiome.ipynb #5a9b366a
 def _plot_curves(curves: pd.DataFrame, time: float, title: str) -> plt.Axes:
     "Energy distance to all real cells of a time along the simulation and the transport null."
     ax = plt.subplots(figsize=(5.6, 3.6))[1]
-    for (method, part), colour in zip(curves.groupby("method"), ("#2a6fbb", "#e0812b"), strict=True):
-        ax.plot(part["time"], part["value"], "o-", ms=3.5, color=colour, label=method)
-    ax.axvline(time, color="#c9ced3", lw=6, alpha=0.4, zorder=0)
+    draw_curves(ax, curves, time)
     ax.set(title=title, xlabel="time on the clock", ylabel="energy distance", ylim=(0, None))
     ax.legend(frameon=False)
     return ax
 
-# %% ../nbs/18_multiome.ipynb #7b330944
+# %% ../nbs/18_multiome.ipynb #fe926611
 def course_page(
     model: CourseModel,
     task: TimeTask,
@@ -537,7 +543,7 @@ _SCORES_NOTE = """<p class=note>Energy distance to one half of the real cells; l
 trajectory, whatever the time; nulls get the same freedom. <b>timed</b>: where the clock says. <b>field</b> is the policy before
 learning, <b>transport</b> optimal transport interpolated linearly in time; the ceiling is the other half of the real cells.</p>"""
 
-# %% ../nbs/18_multiome.ipynb #be15448a
+# %% ../nbs/18_multiome.ipynb #96fa8bd6
 def course_verdict(scores: pd.DataFrame) -> str:
     "One sentence: path and timed energy distance of each modality beside the transport null."
     parts = []

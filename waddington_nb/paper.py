@@ -9,7 +9,7 @@ __all__ = ['TABLES', 'SCHEMAS', 'recognised', 'PaperCells', 'paper_cells', 'grap
            'honest_arm', 'corrected_table', 'screen_truth_halves', 'seed_difference', 'plot_published', 'reproduce',
            'write_tables']
 
-# %% ../nbs/21_paper.ipynb #1e3c6f4b
+# %% ../nbs/21_paper.ipynb #c88f7db5
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ from .core import DataError, atomic_path, close_names, single_thread
 from .datasets import DATASETS, locate
 from .metrics import energy_distance, pearson_r
 from .policies import mode
-from .ppo import ppo_loss
+from .ppo import FIELDS, ppo_loss
 from .representations import fit_autoencoder, fit_pca
 from .rollouts import Batch, collect
 from .tasks import check_values, log_normalise, read, require_key, variable_genes
@@ -358,10 +358,7 @@ def trained(
     train(world, agent, stages, seed=seed, cells=max(1, batch // world.horizon))
     return lambda seen: mode(agent.policy(seen))
 
-# %% ../nbs/21_paper.ipynb #39fc43aa
-_FIELDS = ("observation", "action", "log_prob", "advantage", "target", "value")
-
-
+# %% ../nbs/21_paper.ipynb #f3c48693
 def _stacked(agents: Sequence[Agent]) -> tuple[list[Tensor], torch.optim.Adam]:
     "The parameters of all agents, one on another, and an Adam that remembers what theirs do."
     each = [[*agent.policy.parameters(), *agent.value.parameters()] for agent in agents]
@@ -400,7 +397,7 @@ def _losses(agent: Agent, stage: PPO) -> Callable[..., Tensor]:
 
     return vmap(one)
 
-# %% ../nbs/21_paper.ipynb #21a1ad4e
+# %% ../nbs/21_paper.ipynb #2aa8c955
 def _ppo_side_by_side(
     world: StateWorld,
     agents: Sequence[Agent],
@@ -417,7 +414,7 @@ def _ppo_side_by_side(
             collect(world, agent.policy, agent.value, cells, world.horizon, generator)
             for agent, generator in zip(agents, generators, strict=True)
         ]
-        fields = [torch.stack([getattr(batch, name) for batch in batches]) for name in _FIELDS]
+        fields = [torch.stack([getattr(batch, name) for batch in batches]) for name in FIELDS]
         for _ in range(stage.epochs):
             order = [torch.randperm(len(batches[0]), generator=generator) for generator in generators]
             for index in torch.stack(order).split(stage.minibatch, dim=1):

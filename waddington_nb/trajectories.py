@@ -6,10 +6,10 @@
 __all__ = ['DISTANCES', 'medoid', 'diffusion_pseudotime', 'ordered_means', 'reference_space', 'dtw', 'soft_dtw',
            'soft_dtw_divergence', 'Alignment', 'align_with_gaps', 'plot_alignment', 'population_distances',
            'permutation_p_value', 'distance_interval', 'alignment_p_value', 'Bracket', 'bracket', 'Pairing',
-           'transport_pairs', 'linear_clock', 'at_time', 'distance_curves', 'score_trajectory', 'plot_held_out',
-           'mean_trajectory_table', 'plot_mean_trajectories']
+           'transport_pairs', 'linear_clock', 'at_time', 'distance_curves', 'score_trajectory', 'split_halves',
+           'draw_curves', 'plot_held_out', 'mean_trajectory_table', 'plot_mean_trajectories']
 
-# %% ../nbs/12_trajectories.ipynb #576195a9
+# %% ../nbs/12_trajectories.ipynb #ef650eb1
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -29,6 +29,7 @@ from scipy.stats import wasserstein_distance
 from sklearn.metrics.pairwise import euclidean_distances
 
 from .core import DataError
+from .metrics import interval, resample_weights, weighted_energy, weighted_wasserstein
 from .representations import Representation, fit_pca
 from .tasks import Task
 
@@ -92,7 +93,7 @@ def _diagonals(n: int, m: int) -> list[tuple[np.ndarray, np.ndarray]]:
     rows = [np.arange(max(1, k - m), min(n, k - 1) + 1) for k in range(2, n + m + 1)]
     return [(i, k - i) for k, i in enumerate(rows, start=2)]
 
-# %% ../nbs/12_trajectories.ipynb #68c1a25e
+# %% ../nbs/12_trajectories.ipynb #0d28ef6b
 def soft_dtw(a: np.ndarray, b: np.ndarray, gamma: float = 1.0) -> float:
     """Soft-DTW value (Cuturi & Blondel 2017) of two paths (points × features), in squared units; may be negative.
 
@@ -142,7 +143,7 @@ class Alignment(NamedTuple):
     gaps_a: np.ndarray  # indices of a left unmatched
     gaps_b: np.ndarray  # indices of b left unmatched
 
-# %% ../nbs/12_trajectories.ipynb #994e19d8
+# %% ../nbs/12_trajectories.ipynb #a41c6572
 def align_with_gaps(cost: np.ndarray, gap: float | None = None, opening: float = 0.0) -> Alignment:
     """Cheapest alignment of two paths from the `cost` of matching their points (n × m), skipped points priced.
 
@@ -175,7 +176,7 @@ def _gap_price(cost: np.ndarray) -> float:
     "Half the median cost."
     return float(np.median(cost)) / 2
 
-# %% ../nbs/12_trajectories.ipynb #adf2a8e2
+# %% ../nbs/12_trajectories.ipynb #b15f6f58
 def plot_alignment(
     alignment: Alignment, a: np.ndarray, b: np.ndarray, ax: Axes | None = None, show: bool = True
 ) -> Axes:
@@ -199,10 +200,16 @@ def plot_alignment(
         plt.show()
     return ax
 
-# %% ../nbs/12_trajectories.ipynb #830e6b6a
+# %% ../nbs/12_trajectories.ipynb #9555c619
 DISTANCES = ("energy_distance", "wasserstein_1")
 
-# %% ../nbs/12_trajectories.ipynb #a94250e2
+
+def _check_distance(distance: str) -> None:
+    "Raise `DataError` for an unknown distance."
+    if distance not in DISTANCES:
+        raise DataError(f"distance {distance!r} is unknown; choose one of {', '.join(DISTANCES)}")
+
+# %% ../nbs/12_trajectories.ipynb #3146349c
 def population_distances(
     simulated: Sequence[np.ndarray],  # populations, cells × d each; steps × cells × d
     real: Sequence[np.ndarray],  # populations, cells × d each
@@ -210,8 +217,7 @@ def population_distances(
     weights: np.ndarray | None = None,  # of the cells of each simulated population; equal
 ) -> np.ndarray:
     "Distances between simulated and real populations, steps × times. Raises `DataError` for an unknown distance."
-    if distance not in DISTANCES:
-        raise DataError(f"distance {distance!r} is unknown; choose one of {', '.join(DISTANCES)}")
+    _check_distance(distance)
     weigh = [np.full(len(x), 1 / len(x)) if weights is None else weights for x in simulated]
     if distance == "wasserstein_1":
         return np.array(
@@ -239,23 +245,16 @@ def permutation_p_value(x: np.ndarray, y: np.ndarray, times: int = 999, seed: in
     energy = -np.einsum("pi,pi->p", draws @ distances, draws)
     return float((1 + (energy[1:] >= energy[0] - 1e-12).sum()) / (1 + times))
 
-# %% ../nbs/12_trajectories.ipynb #6691c624
+# %% ../nbs/12_trajectories.ipynb #cbeeaed0
 def distance_interval(
     x: np.ndarray, y: np.ndarray, distance: str = "energy_distance", times: int = 200, seed: int = 0
 ) -> tuple[float, float]:
     "95 % bootstrap interval of the distance of cells x and y (cells × d)."
-    rng, n, m = np.random.default_rng(seed), len(x), len(y)
-    wx = rng.multinomial(n, np.full(n, 1 / n), size=times) / n
-    wy = rng.multinomial(m, np.full(m, 1 / m), size=times) / m
-    value = population_distances([x], [y], distance).item()
-    if distance == "wasserstein_1":
-        dual = ot.emd2(ot.unif(n), ot.unif(m), euclidean_distances(x, y), numItermax=10_000_000, log=True)[1]
-        draws = wx @ dual["u"] + wy @ dual["v"]
-    else:
-        form = lambda a, b, w, v: np.einsum("ri,ri->r", w @ euclidean_distances(a, b), v)
-        draws = 2 * form(x, y, wx, wy) - form(x, x, wx, wx) - form(y, y, wy, wy)
-    low, high = np.quantile(draws - draws.mean(), [0.025, 0.975])
-    return value + min(float(low), 0.0), value + max(float(high), 0.0)
+    _check_distance(distance)
+    rng = np.random.default_rng(seed)
+    weights = [resample_weights(len(cells), times, rng) for cells in (x, y)]
+    weighted = weighted_wasserstein if distance == "wasserstein_1" else weighted_energy
+    return interval(weighted(x, y, *weights))[1:]
 
 # %% ../nbs/12_trajectories.ipynb #02bb287f
 def alignment_p_value(
@@ -326,7 +325,7 @@ def at_time(simulated: np.ndarray, clock: np.ndarray, time: float) -> np.ndarray
     before = min(int(position), len(clock) - 2)
     return simulated[before] + (position - before) * (simulated[before + 1] - simulated[before])
 
-# %% ../nbs/12_trajectories.ipynb #e45b43d1
+# %% ../nbs/12_trajectories.ipynb #51bcf208
 def distance_curves(
     simulated: np.ndarray,  # steps × cells × d
     measured: Mapping[float, np.ndarray],  # time → real cells × d, without the held-out time
@@ -334,10 +333,11 @@ def distance_curves(
     time: float,
     clock: np.ndarray,  # time of each step
     distance: str = "energy_distance",
+    pairing: Pairing | None = None,  # of the times around it, if it is known already
 ) -> pd.DataFrame:
     "Distance to the held-out cells along the simulation and along the transport null: method, time, value."
     where = bracket(measured, time)
-    pairing = transport_pairs(measured[where.early], measured[where.late])
+    pairing = pairing or transport_pairs(measured[where.early], measured[where.late])
     fractions = np.linspace(min(where.fraction, 0), max(where.fraction, 1), len(simulated))
     null = population_distances([pairing.at(f) for f in fractions], [target], distance, pairing.weights)
     found = population_distances(simulated, [target], distance)
@@ -345,7 +345,7 @@ def distance_curves(
     method = np.repeat(["simulated", "transport"], len(simulated))
     return pd.DataFrame({"method": method, "time": times, "value": np.concatenate([found, null])[:, 0]})
 
-# %% ../nbs/12_trajectories.ipynb #c2be671f
+# %% ../nbs/12_trajectories.ipynb #f9b783e6
 def score_trajectory(
     simulated: np.ndarray,  # steps × cells × d; step 0 is the start
     measured: Mapping[float, np.ndarray],  # time → real cells × d, those used in training
@@ -365,9 +365,11 @@ def score_trajectory(
     simulated, clock = _checked(simulated, measured, held_out, clock)
     rows = []
     for time, cells in held_out.items():
-        target, other = _halves(cells, seed)
+        target, other = split_halves(cells, seed)
+        where = bracket(measured, time)
+        pairing = transport_pairs(measured[where.early], measured[where.late])
         for metric in DISTANCES:
-            for row in _scores_at(simulated, measured, target, time, clock, metric):
+            for row in _scores_at(simulated, measured, target, time, clock, metric, pairing):
                 ceiling = population_distances([other], [target], metric).item()
                 rows.append(
                     {"modality": modality, "time": float(time), "metric": metric, **row, "ceiling": ceiling}
@@ -376,17 +378,17 @@ def score_trajectory(
             population = at_time(simulated, clock, row["at"])
             row["ci_low"], row["ci_high"] = distance_interval(population, target, row["metric"], seed=seed)
             row["p_value"] = permutation_p_value(population, target, times, seed)
-            row["extrapolated"] = bracket(measured, time).extrapolated
+            row["extrapolated"] = where.extrapolated
     table = pd.DataFrame(rows)
     return table[["modality", "time", "score", *(c for c in table if c not in ("modality", "time", "score"))]]
 
-# %% ../nbs/12_trajectories.ipynb #dc2d30cc
-def _halves(cells: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    "Two random halves of cells × d."
+# %% ../nbs/12_trajectories.ipynb #a9587c52
+def split_halves(cells: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    "Two random halves of cells × d, or of their numbers."
     one, other = np.array_split(np.random.default_rng(seed).permutation(len(cells)), 2)
     return np.asarray(cells)[one], np.asarray(cells)[other]
 
-# %% ../nbs/12_trajectories.ipynb #2a5db9e4
+# %% ../nbs/12_trajectories.ipynb #c0b77025
 def _scores_at(
     simulated: np.ndarray,
     measured: Mapping[float, np.ndarray],
@@ -394,16 +396,16 @@ def _scores_at(
     time: float,
     clock: np.ndarray,
     metric: str,
+    pairing: Pairing,  # of the measured times around it
 ) -> list[dict]:
     "The path row and the timed row of one held-out time and metric, nulls included."
-    curves = distance_curves(simulated, measured, target, time, clock, metric)
+    curves = distance_curves(simulated, measured, target, time, clock, metric, pairing)
     best = curves.loc[curves.groupby("method")["value"].idxmin()].set_index("method")
     real = dict(
         zip(measured, population_distances(list(measured.values()), [target], metric)[:, 0], strict=True)
     )
     start = float(curves["value"].iloc[0])
     where = bracket(measured, time)
-    pairing = transport_pairs(measured[where.early], measured[where.late])
     timed = population_distances([at_time(simulated, clock, time)], [target], metric).item()
     linear = population_distances([pairing.at(where.fraction)], [target], metric, pairing.weights).item()
     nearest = real[min(real, key=lambda t: abs(t - time))]
@@ -421,7 +423,7 @@ def _scores_at(
         row("timed", timed, np.clip(time, clock[0], clock[-1]), nearest, linear, time),
     ]
 
-# %% ../nbs/12_trajectories.ipynb #e1aa7553
+# %% ../nbs/12_trajectories.ipynb #f0b970bd
 def _checked(
     simulated: np.ndarray,
     measured: Mapping[float, np.ndarray],
@@ -450,7 +452,7 @@ def _checked(
         )
     return simulated, clock
 
-# %% ../nbs/12_trajectories.ipynb #0759612d
+# %% ../nbs/12_trajectories.ipynb #3bbcbbf3
 def _check_times(measured: Mapping[float, np.ndarray], held_out: Mapping[float, np.ndarray], d: int) -> None:
     "Raise `DataError` if the real populations (time → cells × d) cannot be used."
     if not held_out:
@@ -469,7 +471,14 @@ def _check_times(measured: Mapping[float, np.ndarray], held_out: Mapping[float, 
                 f"real cells of time {time:g} have values that are not finite; remove those cells"
             )
 
-# %% ../nbs/12_trajectories.ipynb #1bc803b0
+# %% ../nbs/12_trajectories.ipynb #5ee5050c
+def draw_curves(ax: Axes, curves: pd.DataFrame, time: float) -> None:
+    "Both lines of `distance_curves`, and the held-out time as a band."
+    for (method, part), colour in zip(curves.groupby("method"), ("#2a6fbb", "#e0812b"), strict=True):
+        ax.plot(part["time"], part["value"], "o-", ms=3.5, lw=1.6, color=colour, label=method)
+    ax.axvline(time, color="#c9ced3", lw=6, alpha=0.4, zorder=0)
+
+# %% ../nbs/12_trajectories.ipynb #6cd2c41e
 def plot_held_out(
     curves: pd.DataFrame, scores: pd.DataFrame, ax: Axes | None = None, show: bool = True
 ) -> Axes:
@@ -479,8 +488,7 @@ def plot_held_out(
     ax = plt.subplots(figsize=(6.4, 4))[1] if ax is None else ax
     rows = scores.set_index("score")
     first = rows.iloc[0]
-    for (method, part), colour in zip(curves.groupby("method"), ("#2a6fbb", "#e0812b"), strict=True):
-        ax.plot(part["time"], part["value"], "o-", ms=3.5, lw=1.6, color=colour, label=method)
+    draw_curves(ax, curves, first["time"])
     levels = {
         "no change": ("no_change", ":"),
         "nearest time": ("nearest_time", "--"),
@@ -488,7 +496,6 @@ def plot_held_out(
     }
     for label, (column, style) in levels.items():
         ax.axhline(rows.loc["timed", column], ls=style, lw=1, color="#8c96a0", label=label)
-    ax.axvline(first["time"], color="#c9ced3", lw=6, alpha=0.4, zorder=0)
     for score, marker, size in (("timed", "D", 9), ("path", "*", 15)):
         at, value = rows.loc[score, ["at", "value"]]
         style = {"color": "#1d4f8a", "mec": "white", "zorder": 4, "clip_on": False}
