@@ -1,6 +1,7 @@
 """Several modalities and real times: what is refused, what is matched by name, what the command writes."""
 
 import json
+from dataclasses import replace
 
 import anndata as ad
 import numpy as np
@@ -9,7 +10,16 @@ import pytest
 from scipy import sparse
 
 import waddington_nb as wd
-from waddington_nb.multiome import example_course, fit_course, predict, score_course, write_h5mu
+from waddington_nb.multiome import (
+    CONCORDANCES,
+    course_page,
+    example_course,
+    fit_course,
+    predict,
+    score_course,
+    score_features,
+    write_h5mu,
+)
 from waddington_nb.tasks import TimeTask, binarise, read_modalities
 
 KEYS = ["--perturbation-key", "arm", "--control", "control", "--time-key", "hours"]
@@ -75,8 +85,15 @@ def test_refused(parts, name, said):
         (["--hold-out-time", "0", "1"], "fewer than two times"),
         (["--hold-out-time", "1", "--modalities", "atak"], "did you mean 'atac'"),
         (["--hold-out-time", "1", "--group-key", "arm"], "cannot be combined"),
-        (["--hold-out-time", "1", "--representation", "autoencoder"], "leave it out"),
+        (["--hold-out-time", "1", "--pseudotime", "5"], "either --time-key"),
+        (["--hold-out-time", "1", "--representation", "umap"], "invalid choice: 'umap'"),
+        (["--hold-out-time", "1", "--device", "abacus"], "device 'abacus' is not available"),
+        (
+            ["--hold-out-time", "1", "--gene-positions", "nowhere.csv"],
+            "cannot read the gene positions nowhere.csv",
+        ),
         (["--modalities", "rna"], "needs --hold-out-time"),
+        (["--pseudotime", "4"], "needs --hold-out-time"),
         (["--hold-out-time", "soon"], "invalid float value"),
         (["--hold-out-time", "1", "--min-cells", "31"], "30 cells of 'all' at hours 0, 31 needed"),
     ],
@@ -118,9 +135,13 @@ def test_a_mudata_is_taken_as_it_is(file, parts):
 def test_a_time_outside_is_extrapolation(parts):
     task = TimeTask(parts, "hours", 3, modalities=["rna"])
     model = quick(task)
-    assert task.extrapolates and any("extrapolation" in note for note in model.notes)
-    assert model.step_at(3) > model.world.horizon
+    assert task.extrapolates and model.step_at(3) > model.world.horizon
     scores = score_course(model, task)
+    said = course_page(
+        model, task, pd.concat([scores, score_features(model, task, predict(model, task, 3), 3)]), {}, {}
+    )
+    assert "hours 3 lies outside the training times 0 to 1: this is extrapolation" in said
+    assert "Genes and the chromatin" not in said  # there is no chromatin
     timed = scores.query("metric == 'timed_energy_distance'").set_index("method")["value"]
     assert timed["policy"] < timed["no_change"]
 
@@ -166,9 +187,16 @@ def test_protein_is_taken_relative(parts):
     assert predict(model, task, 1.0)["prot"].shape == (30, 8)
 
 
+POSITIONS = "gene,chrom,start,end,strand\n" + "".join(
+    f"gene{i},chr1,{3000 * i + 100},{3000 * i + 900},+\n" for i in range(40)
+)
+
+
 def test_the_command_writes_everything(waddington, file, tmp_path):
     out = tmp_path / "out"
+    (tmp_path / "genes.csv").write_text(POSITIONS)
     options = ["run", file, *KEYS, "--hold-out-time", "1", "--steps", "6000", "--latent", "4", "--out", out]
+    options += ["--gene-positions", tmp_path / "genes.csv"]
     assert waddington(*options)[0] == 0
     names = {p.name for p in out.iterdir()}
     assert names == {
@@ -198,10 +226,76 @@ def test_the_command_writes_everything(waddington, file, tmp_path):
     steps = ad.read_h5ad(out / "trajectories.h5ad")
     assert steps.obs["time"].max() == 3 and steps.obs["step"].nunique() == 13
     page = (out / "report.html").read_text()
-    assert "rna: " in page and "atac: " in page and page.count("<img") == 5
+    assert "rna: " in page and "atac: " in page and page.count("<img") == 6
+    assert "Genes and the chromatin near them" in page and (out / "figures" / "chromatin_1.png").is_file()
     assert json.loads((out / "config.json").read_text())["hold_out_time"] == [1.0]
     before = (out / "predicted.h5mu").read_bytes()
     assert waddington(*options, "--resume")[0] == 0 and (out / "predicted.h5mu").read_bytes() == before
+
+
+def test_gene_positions_must_fit(waddington, file, tmp_path):
+    (tmp_path / "far.csv").write_text(POSITIONS.replace(",chr1,", ",chr2,"))
+    (tmp_path / "here.csv").write_text(POSITIONS)
+    run = ["run", file, *KEYS, "--hold-out-time", "1", "--out", tmp_path / "out", "--gene-positions"]
+    code, stderr = waddington(*run, tmp_path / "far.csv")
+    assert code == 2 and "share no chromosome" in stderr
+    code, stderr = waddington(*run, tmp_path / "here.csv", "--modalities", "rna")
+    assert code == 2 and "needs an RNA and an ATAC modality" in stderr and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("representation", ["autoencoder", "graph"])
+def test_fused_states_are_fitted_on_training_cells(parts, representation):
+    task = TimeTask(parts, "hours", 1)
+    fused = lambda task: fit_course(task, [], n_latent=4, horizon=6, representation=representation)
+    one = fused(task)
+    for part in parts.values():
+        part.X[task.is_truth] = np.random.default_rng(1).integers(0, 2, (30, part.n_vars))
+    other = fused(TimeTask(parts, "hours", 1))
+    for name, cells in predict(one, task, 1.0).items():
+        assert (cells.X == predict(other, task, 1.0)[name].X).all() and np.isfinite(cells.X).all()
+    still = predict(one, task, 0.0)["rna"]
+    assert np.allclose(
+        still.X, still.layers["control"].toarray(), atol=1e-4
+    )  # at the start cells are themselves
+    timed = score_course(one, task).query("metric == 'timed_energy_distance' and modality == 'rna'")
+    assert (timed["value"] >= -1e-9).all()
+
+
+def test_stages_of_pseudotime(waddington, file, tmp_path):
+    "The order is right, its root a control cell that is named, and labels need not be numbers."
+    options = [
+        "run",
+        file,
+        *KEYS[:4],
+        "--pseudotime",
+        "5",
+        "--hold-out-time",
+        "2",
+        "--representation",
+        "graph",
+    ]
+    code, stderr = waddington(
+        *options, "--steps", "2000", "--latent", "4", "--min-cells", "5", "--out", tmp_path / "out"
+    )
+    assert code == 0, stderr
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "5 stages of diffusion pseudotime" in page and "the control cell nearest" in page
+    code, stderr = waddington(*options, "--control", "vehicle", "--out", tmp_path / "other")
+    assert code == 2 and "'vehicle' is not in obs['arm']" in stderr
+
+
+def test_cells_of_different_pace(parts):
+    "With three training times the concordance is chosen among them; paths end where all have arrived."
+    model = quick(TimeTask(parts, "hours"))
+    assert (
+        model.concordance in CONCORDANCES
+        and "All are chosen on left-out inner training times" in model.notes[-2]
+    )
+    z = model.joint.encode({name: m.x for name, m in TimeTask(parts, "hours").modalities.items()})[:30]
+    slow, even = replace(model, concordance=2.0).follow(z, "all"), model.follow(z, "all", in_step=True)
+    assert np.allclose(slow[:, [0, 6]], even[:, [0, 6]], atol=1e-5) and not np.allclose(
+        slow[:, 3], even[:, 3], atol=1e-2
+    )
 
 
 def test_real_cells(real_data):

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['Field', 'STRENGTHS', 'OWN', 'ALONE', 'LEAST', 'SHARED', 'COMMON', 'SHARPNESS', 'BASELINES', 'as_prediction',
-           'no_change', 'mean_shift', 'seen_parts', 'Relations', 'transport_displacement', 'Moments', 'moments',
-           'ridge_field', 'Moves', 'training_moves', 'field_for', 'left_for', 'cross_fitted_goals', 'choose_strength',
-           'transport_ridge', 'Arm', 'arm', 'Pair', 'training_pairs', 'kinship', 'response_parts', 'parts_for',
-           'cross_fitted_parts', 'cosines', 'loadings', 'learn_relations', 'set_features', 'network_features',
-           'distances_between', 'similar_change', 'similarity_weighted_shift', 'nearest_population', 'linear_change',
-           'linear_shift']
+           'no_change', 'mean_shift', 'seen_parts', 'Relations', 'transport_plan', 'transport_displacement', 'Moments',
+           'moments', 'ridge_field', 'Moves', 'training_moves', 'field_for', 'left_for', 'cross_fitted_goals',
+           'choose_strength', 'transport_ridge', 'Arm', 'arm', 'Pair', 'training_pairs', 'kinship', 'response_parts',
+           'parts_for', 'cross_fitted_parts', 'cosines', 'loadings', 'learn_relations', 'set_features',
+           'network_features', 'distances_between', 'similar_change', 'similarity_weighted_shift', 'nearest_population',
+           'linear_change', 'linear_shift']
 
 # %% ../nbs/13_baselines.ipynb #38d89687
 from collections.abc import Callable, Mapping, Sequence
@@ -124,15 +124,15 @@ class Relations:
         return dict(zip(names, np.linalg.solve(self.observed(names), wanted), strict=True))
 
 # %% ../nbs/13_baselines.ipynb #16ee230f
+def transport_plan(control: np.ndarray, perturbed: np.ndarray) -> np.ndarray:
+    "Exact optimal-transport plan of two populations (cells × d), squared Euclidean cost: cells × cells, sum 1."
+    cost = cdist(control, perturbed, "sqeuclidean")
+    return ot.emd(ot.unif(len(control)), ot.unif(len(perturbed)), cost, numItermax=10_000_000)
+
+
 def transport_displacement(control: np.ndarray, perturbed: np.ndarray) -> np.ndarray:
     "Displacement of each control cell (cells × d) to the barycentre of its optimal-transport partners among the perturbed."
-    plan = ot.emd(
-        ot.unif(len(control)),
-        ot.unif(len(perturbed)),
-        cdist(control, perturbed, "sqeuclidean"),
-        numItermax=10_000_000,
-    )
-    return (plan @ perturbed) * len(control) - control
+    return (transport_plan(control, perturbed) @ perturbed) * len(control) - control
 
 # %% ../nbs/13_baselines.ipynb #9fce02e9
 Field = Callable[[np.ndarray], np.ndarray]

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['OUTPUTS', 'CHECKPOINT', 'COMMANDS', 'add_run_options', 'add_fit_options', 'add_landscape_options',
            'add_paper_options', 'parser', 'fingerprint', 'identity', 'claim', 'make_stages', 'pick_device',
-           'trajectories', 'execute', 'time_task', 'run_course', 'run', 'demo', 'datasets', 'landscapes',
-           'reproduce_paper', 'main']
+           'trajectories', 'execute', 'time_task', 'course_identity', 'run_course', 'run', 'demo', 'datasets',
+           'landscapes', 'reproduce_paper', 'main']
 
 # %% ../nbs/24_cli.ipynb #96fac1b6
 import argparse
@@ -78,6 +78,17 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         metavar="M",
         help="modalities of an .h5mu file, with --hold-out-time (default all)",
     )
+    add(
+        "--pseudotime",
+        type=_count,
+        metavar="N",
+        help="with --hold-out-time, where no time was measured: N stages of diffusion pseudotime from control cells",
+    )
+    add(
+        "--gene-positions",
+        metavar="FILE",
+        help="places of genes (.csv, .tsv or GTF), to show the chromatin near moved genes, with --hold-out-time",
+    )
     add("--genes", type=_count, default=2000, metavar="N", help="variable genes kept (default 2000)")
     add(
         "--x-kind",
@@ -91,7 +102,12 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
 def add_fit_options(parser: argparse.ArgumentParser, out: str) -> None:
     "Options of `run` and `demo`: how the policy is fitted, and where results go."
     add = parser.add_argument
-    add("--representation", default="pca", choices=["pca", "autoencoder"], help="latent space (default pca)")
+    add(
+        "--representation",
+        default="pca",
+        choices=["pca", "autoencoder", "graph"],
+        help="latent space (default pca)",
+    )
     add(
         "--latent",
         type=int,
@@ -313,7 +329,9 @@ def execute(task: Task, options: argparse.Namespace, data: str) -> Path:
     files = _files(report.table, model, {"data": data} | what) | {
         f"figures/{name}.png": png for name, png in pictures.items()
     }
-    files["report.html"] = report_page(report, pictures, asked, response_interval(model, task)).encode()
+    files["report.html"] = report_page(
+        report, pictures, asked, response_interval(model, task, cells=[cells])
+    ).encode()
     _publish(
         options.out, files, {"predicted.h5ad": _plain(cells), "trajectories.h5ad": trajectories(task, cells)}
     )
@@ -371,17 +389,15 @@ def _write_table(path: Path, table: ad.AnnData | dict[str, ad.AnnData]) -> None:
 # %% ../nbs/24_cli.ipynb #d32bdb59
 def time_task(options: argparse.Namespace) -> TimeTask:
     "The task that the options of `run` with held-out times ask for. Raises `DataError`."
-    if options.time_key is None:
-        raise DataError("--hold-out-time names times but --time-key is not given; add --time-key")
+    if (options.time_key is None) == (options.pseudotime is None):
+        raise DataError(
+            "--hold-out-time needs either --time-key (a column of obs) or --pseudotime (none was measured)"
+        )
     for name in ("group_key", "hold_out", "hold_out_perturbation"):
         if getattr(options, name) is not None:
             raise DataError(
                 f"--{name.replace('_', '-')} cannot be combined with --hold-out-time; leave one out"
             )
-    if options.representation != "pca":
-        raise DataError(
-            "--representation is fixed with --hold-out-time (PCA of RNA, LSI of ATAC); leave it out"
-        )
     parts = read_modalities(options.data)
     if options.perturbation is not None:
         keep = {options.perturbation, options.control}
@@ -389,13 +405,18 @@ def time_task(options: argparse.Namespace) -> TimeTask:
             name: part[np.isin(require_key(part.obs, options.perturbation_key, "perturbation_key"), [*keep])]
             for name, part in parts.items()
         }
-    return TimeTask(
-        parts, options.time_key, options.hold_out_time, perturbation_key=options.perturbation_key, control=options.control,
-        modalities=options.modalities, n_genes=options.genes, min_cells=options.min_cells,
-    )  # fmt: skip
+    asked = {
+        "perturbation_key": options.perturbation_key, "control": options.control,
+        "modalities": options.modalities, "n_genes": options.genes, "min_cells": options.min_cells,
+    }  # fmt: skip
+    if options.pseudotime is None:
+        return TimeTask(parts, options.time_key, options.hold_out_time, **asked)
+    from waddington_nb.multiome import pseudotime_task
+
+    return pseudotime_task(parts, options.hold_out_time, stages=options.pseudotime, **asked)
 
 # %% ../nbs/24_cli.ipynb #f79757c6
-def _course_identity(task: TimeTask, options: argparse.Namespace) -> dict:
+def course_identity(task: TimeTask, options: argparse.Namespace, device: str) -> dict:
     "What makes a run on held-out times this run."
     digest = hashlib.sha256()
     for m in task.modalities.values():
@@ -405,42 +426,31 @@ def _course_identity(task: TimeTask, options: argparse.Namespace) -> dict:
         digest.update(np.ascontiguousarray(part).tobytes())
     apart = {"command", "data", "resume", "out", "debug", "device"}
     asked = {key: value for key, value in sorted(vars(options).items()) if key not in apart}
-    return {"version": __version__, **asked, "device": "cpu", "cells": digest.hexdigest()}
+    return {"version": __version__, **asked, "device": device, "cells": digest.hexdigest()}
 
 # %% ../nbs/24_cli.ipynb #e1884065
 def run_course(options: argparse.Namespace) -> Path:
     "Fit, simulate and score held-out times, and write everything into `options.out`; returns the path of the report."
-    from waddington_nb.multiome import (
-        course_figures,
-        course_page,
-        course_results,
-        course_trajectories,
-        course_verdict,
-        fit_course,
-    )
+    from waddington_nb.multiome import course_results, course_trajectories, course_verdict, fit_course
     from waddington_nb.representations import check_n_latent
 
     check_n_latent(options.latent)
-    task = time_task(options)
-    what, several = _course_identity(task, options), len(task.modalities) > 1
+    device, positions, task = pick_device(options.device), _positions(options), time_task(options)
+    _check_positions(task, positions)
+    what, several = course_identity(task, options, device), len(task.modalities) > 1
     predicted = "predicted.h5mu" if several else "predicted.h5ad"
     outputs = [predicted if name == "predicted.h5ad" else name for name in OUTPUTS]
     if claim(options.out, what, options.resume, outputs) and options.resume:
         return options.out / "report.html"
     print(task)
     model = fit_course(
-        task, make_stages(options.stages, options.steps), options.seed, n_latent=min(options.latent, 30), schedule=options.schedule,
-        init=options.init, checkpoint=options.out / CHECKPOINT, identity=what, progress=True,
+        task, make_stages(options.stages, options.steps), options.seed, representation=options.representation,
+        n_latent=min(options.latent, 30), schedule=options.schedule, init=options.init, device=device,
+        checkpoint=options.out / CHECKPOINT, identity=what, progress=True,
     )  # fmt: skip
     cells, scores = course_results(model, task)
-    pictures = course_figures(model, task, scores)
-    asked = {"data": options.data} | {
-        k: str(v) for k, v in what.items() if k not in ("cells", "version") and v is not None
-    }
-    files = _files(scores, model, {"data": options.data} | what) | {
-        f"figures/{name}.png": png for name, png in pictures.items()
-    }
-    files["report.html"] = course_page(model, task, scores, pictures, asked).encode()
+    files = _files(scores, model, {"data": options.data} | what)
+    files |= _course_report(model, task, cells, scores, positions, {"data": options.data} | what)
     tables = {
         predicted: cells if several else next(iter(cells.values())),
         "trajectories.h5ad": course_trajectories(model, task),
@@ -449,14 +459,52 @@ def run_course(options: argparse.Namespace) -> Path:
     print(course_verdict(scores))
     return options.out / "report.html"
 
+# %% ../nbs/24_cli.ipynb #74561e00
+def _positions(options: argparse.Namespace):
+    "The gene positions that `--gene-positions` names, or None. Raises `DataError`."
+    if options.gene_positions is None:
+        return None
+    from waddington_nb.interpretation import gene_positions
+
+    return gene_positions(options.gene_positions)
+
+
+def _check_positions(task: TimeTask, positions) -> None:
+    "Refuse gene positions that fit no gene and peak of the task, before anything is computed."
+    if positions is None:
+        return
+    from waddington_nb.interpretation import parse_peaks, peaks_near
+
+    of = {m.kind: m.features for m in task.modalities.values()}
+    if not {"rna", "atac"} <= set(of):
+        raise DataError("--gene-positions needs an RNA and an ATAC modality; leave it out")
+    if peaks_near(of["rna"], positions, parse_peaks(of["atac"])).empty:
+        raise DataError(
+            "no gene of --gene-positions has a peak within 100 kb; give positions of the same genome build"
+        )
+
+# %% ../nbs/24_cli.ipynb #767da8b3
+def _course_report(model, task: TimeTask, cells: dict, scores, positions, config: dict) -> dict[str, bytes]:
+    "Report and figures of a run on held-out times, by file name."
+    from waddington_nb.multiome import chromatin_near_genes, course_figures, course_page
+
+    near = None if positions is None else chromatin_near_genes(task, cells, positions)
+    pictures = course_figures(model, task, near)
+    asked = {k: str(v) for k, v in config.items() if k not in ("cells", "version") and v is not None}
+    page = course_page(model, task, scores, pictures, asked, near)
+    return {f"figures/{name}.png": png for name, png in pictures.items()} | {"report.html": page.encode()}
+
 # %% ../nbs/24_cli.ipynb #ea5ef8ca
 def run(options: argparse.Namespace) -> None:
     "`waddington run`."
     if options.hold_out_time is not None:
         print(run_course(options))
         return
-    if options.modalities is not None:
-        raise DataError("--modalities needs --hold-out-time; without it the rna modality is used")
+    for name in ("modalities", "pseudotime", "gene_positions"):
+        if getattr(options, name) is not None:
+            raise DataError(
+                f"--{name.replace('_', '-')} needs --hold-out-time; without it one modality is used"
+            )
     task = Task(
         read(options.data), options.perturbation_key, options.control, perturbation=options.perturbation,
         group_key=options.group_key, hold_out=options.hold_out, hold_out_perturbation=options.hold_out_perturbation,

@@ -311,9 +311,7 @@ def fit_representation(kind: str, x: np.ndarray, n_latent: int = 50, seed: int =
     raise DataError(f"representation {kind!r} is unknown; choose 'pca', 'autoencoder' or 'graph'")
 
 # %% ../nbs/03_representations.ipynb #5be458df
-def after(
-    base: Representation, x: np.ndarray, fit: Callable[[np.ndarray], Representation]
-) -> Representation:
+def after(base: Representation, x: np.ndarray, fit: Callable[[np.ndarray], Representation]) -> Representation:
     "A representation of what `base` makes of training cells `x`: one map after the other, both ways."
     upper = fit(base.encode(x))
     return Representation(

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['FEWEST', 'RESPONDERS', 'JOINTS', 'MODALITIES', 'read', 'labels', 'require_key', 'values', 'guess_kind',
            'check_values', 'log_normalise', 'responding_genes', 'variable_genes', 'split', 'check_combinations',
-           'usable_cells', 'arm_sizes', 'Task', 'modality_kind', 'read_modalities', 'common_cells', 'binarise',
-           'courses', 'Modality', 'TimeTask']
+           'usable_cells', 'arm_sizes', 'Task', 'modality_kind', 'read_modalities', 'as_modalities', 'common_cells',
+           'binarise', 'courses', 'Modality', 'TimeTask']
 
 # %% ../nbs/01_tasks.ipynb #8d73eb8d
 import warnings
@@ -514,7 +514,7 @@ def read_modalities(path: str | Path) -> dict[str, ad.AnnData]:
     return {"rna": read(path)}
 
 # %% ../nbs/01_tasks.ipynb #e3df8f22
-def _modalities(data, wanted: Sequence[str] | None) -> dict[str, ad.AnnData]:
+def as_modalities(data, wanted: Sequence[str] | None) -> dict[str, ad.AnnData]:
     "The wanted modalities of an AnnData, a MuData or a mapping, checked; a MuData's shared columns of obs are added."
     if isinstance(data, ad.AnnData):
         data = {"rna": data}
@@ -630,7 +630,7 @@ class TimeTask:
     ):
         self.time_key, self.perturbation_key, self.control = time_key, perturbation_key, _text(control)
         self.min_cells = min_cells
-        parts = _modalities(data, modalities)
+        parts = as_modalities(data, modalities)
         self.names, self.notes = common_cells(parts)
         parts = {name: part[self.names] for name, part in parts.items()}
         self.obs = self._columns(parts)

@@ -6,8 +6,8 @@
 __all__ = ['DISTANCES', 'medoid', 'diffusion_pseudotime', 'ordered_means', 'reference_space', 'dtw', 'soft_dtw',
            'soft_dtw_divergence', 'Alignment', 'align_with_gaps', 'plot_alignment', 'population_distances',
            'permutation_p_value', 'distance_interval', 'alignment_p_value', 'Bracket', 'bracket', 'Pairing',
-           'transport_pairs', 'linear_clock', 'at_time', 'distance_curves', 'score_trajectory', 'split_halves',
-           'draw_curves', 'plot_held_out', 'mean_trajectory_table', 'plot_mean_trajectories']
+           'transport_pairs', 'linear_clock', 'state_at', 'at_time', 'distance_curves', 'score_trajectory',
+           'split_halves', 'draw_curves', 'plot_held_out', 'mean_trajectory_table', 'plot_mean_trajectories']
 
 # %% ../nbs/12_trajectories.ipynb #ef650eb1
 import math
@@ -319,11 +319,15 @@ def linear_clock(steps: int, start: float, end: float) -> np.ndarray:
     return np.linspace(start, end, steps)
 
 # %% ../nbs/12_trajectories.ipynb #2a8a8db3
+def state_at(path: np.ndarray, step: float) -> np.ndarray:
+    "Population (cells × d) at a `step` of a simulation (steps × cells × d), on the line between steps and beyond the ends."
+    low = int(np.clip(np.floor(step), 0, len(path) - 2))
+    return path[low] + (step - low) * (path[low + 1] - path[low])
+
+
 def at_time(simulated: np.ndarray, clock: np.ndarray, time: float) -> np.ndarray:
-    "Simulated population (cells × d) at `time`, between steps on the line; the end where the clock stops before it."
-    position = np.interp(time, clock, np.arange(len(clock)))
-    before = min(int(position), len(clock) - 2)
-    return simulated[before] + (position - before) * (simulated[before + 1] - simulated[before])
+    "Simulated population (cells × d) at `time` of its clock; the end where the clock stops before it."
+    return state_at(simulated, np.interp(time, clock, np.arange(len(clock))))
 
 # %% ../nbs/12_trajectories.ipynb #51bcf208
 def distance_curves(
@@ -333,21 +337,30 @@ def distance_curves(
     time: float,
     clock: np.ndarray,  # time of each step
     distance: str = "energy_distance",
-    pairing: Pairing | None = None,  # of the times around it, if it is known already
 ) -> pd.DataFrame:
     "Distance to the held-out cells along the simulation and along the transport null: method, time, value."
     where = bracket(measured, time)
-    pairing = pairing or transport_pairs(measured[where.early], measured[where.late])
-    fractions = np.linspace(min(where.fraction, 0), max(where.fraction, 1), len(simulated))
-    null = population_distances([pairing.at(f) for f in fractions], [target], distance, pairing.weights)
-    found = population_distances(simulated, [target], distance)
-    times = np.concatenate([clock, where.early + fractions * (where.late - where.early)])
+    pairing = transport_pairs(measured[where.early], measured[where.late])
+    at, null = _null_curve(pairing, where, target, distance, len(simulated))
+    found = population_distances(simulated, [target], distance)[:, 0]
     method = np.repeat(["simulated", "transport"], len(simulated))
-    return pd.DataFrame({"method": method, "time": times, "value": np.concatenate([found, null])[:, 0]})
+    return pd.DataFrame(
+        {"method": method, "time": np.concatenate([clock, at]), "value": np.concatenate([found, null])}
+    )
+
+# %% ../nbs/12_trajectories.ipynb #9c47649e
+def _null_curve(
+    pairing: Pairing, where: Bracket, target: np.ndarray, distance: str, points: int
+) -> tuple[np.ndarray, np.ndarray]:
+    "Times and distances to `target` along the transport null, (points,) each."
+    fractions = np.linspace(min(where.fraction, 0), max(where.fraction, 1), points)
+    found = population_distances([pairing.at(f) for f in fractions], [target], distance, pairing.weights)
+    return where.early + fractions * (where.late - where.early), found[:, 0]
 
 # %% ../nbs/12_trajectories.ipynb #f9b783e6
 def score_trajectory(
-    simulated: np.ndarray,  # steps × cells × d; step 0 is the start
+    simulated: np.ndarray
+    | Mapping[str, np.ndarray],  # steps × cells × d, step 0 the start; or several, by name
     measured: Mapping[float, np.ndarray],  # time → real cells × d, those used in training
     held_out: Mapping[float, np.ndarray],  # time → real cells × d, never used
     clock: np.ndarray | None = None,  # time of each step; even speed over the measured range
@@ -357,30 +370,31 @@ def score_trajectory(
 ) -> pd.DataFrame:
     """Path and timed scores at every held-out time, nulls and ceiling beside each.
 
-    Columns: modality, time, score ('path' or 'timed'), metric, value, at (time on the clock), the nulls no_change,
-    nearest_time, transport and transport_at (its time), ceiling, ci_low and ci_high (bootstrap over cells, the step
-    given), p_value (simulated and real cells exchangeable, by energy distance; of a path's best step, so lenient),
-    extrapolated. Lower is better. Raises `DataError` for
-    input that cannot be scored."""
-    simulated, clock = _checked(simulated, measured, held_out, clock)
+    Columns: modality, method (the name; 'simulated'), time, score ('path' or 'timed'), metric, value, at (time on the
+    clock), the nulls no_change, nearest_time, transport and transport_at (its time), ceiling, ci_low and ci_high
+    (bootstrap over cells, the step given), p_value (simulated and real cells exchangeable, by energy distance; of a path's
+    best step, so lenient), extrapolated. Lower is better. Raises `DataError` for input that cannot be scored."""
+    paths = dict(simulated) if isinstance(simulated, Mapping) else {"simulated": simulated}
+    for name, path in paths.items():
+        paths[name], ticks = _checked(path, measured, held_out, clock)
     rows = []
     for time, cells in held_out.items():
-        target, other = split_halves(cells, seed)
-        where = bracket(measured, time)
+        halves, where = split_halves(cells, seed), bracket(measured, time)
         pairing = transport_pairs(measured[where.early], measured[where.late])
         for metric in DISTANCES:
-            for row in _scores_at(simulated, measured, target, time, clock, metric, pairing):
-                ceiling = population_distances([other], [target], metric).item()
-                rows.append(
-                    {"modality": modality, "time": float(time), "metric": metric, **row, "ceiling": ceiling}
-                )
-        for row in rows[-2 * len(DISTANCES) :]:
-            population = at_time(simulated, clock, row["at"])
-            row["ci_low"], row["ci_high"] = distance_interval(population, target, row["metric"], seed=seed)
-            row["p_value"] = permutation_p_value(population, target, times, seed)
-            row["extrapolated"] = where.extrapolated
-    table = pd.DataFrame(rows)
-    return table[["modality", "time", "score", *(c for c in table if c not in ("modality", "time", "score"))]]
+            null = _null_scores(measured, halves[0], time, metric, pairing, len(ticks))
+            ceiling = population_distances([halves[1]], [halves[0]], metric).item()
+            for name, path in paths.items():
+                for row in _scores_at(path, halves[0], time, ticks, metric):
+                    first = {"modality": modality, "method": name, "time": float(time)}
+                    population = at_time(path, ticks, row["at"])
+                    low, high = distance_interval(population, halves[0], metric, seed=seed)
+                    last = {"ceiling": ceiling, "ci_low": low, "ci_high": high}
+                    last["p_value"] = permutation_p_value(population, halves[0], times, seed)
+                    rows.append(
+                        first | row | null[row["score"]] | last | {"extrapolated": where.extrapolated}
+                    )
+    return pd.DataFrame(rows)
 
 # %% ../nbs/12_trajectories.ipynb #a9587c52
 def split_halves(cells: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -390,38 +404,46 @@ def split_halves(cells: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 # %% ../nbs/12_trajectories.ipynb #c0b77025
 def _scores_at(
-    simulated: np.ndarray,
+    path: np.ndarray, target: np.ndarray, time: float, clock: np.ndarray, metric: str
+) -> list[dict]:
+    "The path and the timed score of one simulation at one held-out time."
+    along = population_distances(path, [target], metric)[:, 0]
+    timed = population_distances([at_time(path, clock, time)], [target], metric).item()
+    found = {
+        "path": (along.min(), clock[along.argmin()]),
+        "timed": (timed, np.clip(time, clock[0], clock[-1])),
+    }
+    return [
+        {
+            "score": score,
+            "metric": metric,
+            "value": float(value),
+            "at": float(at),
+            "no_change": float(along[0]),
+        }
+        for score, (value, at) in found.items()
+    ]
+
+# %% ../nbs/12_trajectories.ipynb #1971f8ae
+def _null_scores(
     measured: Mapping[float, np.ndarray],
     target: np.ndarray,
     time: float,
-    clock: np.ndarray,
     metric: str,
     pairing: Pairing,  # of the measured times around it
-) -> list[dict]:
-    "The path row and the timed row of one held-out time and metric, nulls included."
-    curves = distance_curves(simulated, measured, target, time, clock, metric, pairing)
-    best = curves.loc[curves.groupby("method")["value"].idxmin()].set_index("method")
-    real = dict(
-        zip(measured, population_distances(list(measured.values()), [target], metric)[:, 0], strict=True)
-    )
-    start = float(curves["value"].iloc[0])
+    points: int,  # along the transport null
+) -> dict[str, dict]:
+    "The nulls of path and timed scores at one held-out time."
     where = bracket(measured, time)
-    timed = population_distances([at_time(simulated, clock, time)], [target], metric).item()
+    at, along = _null_curve(pairing, where, target, metric, points)
     linear = population_distances([pairing.at(where.fraction)], [target], metric, pairing.weights).item()
-    nearest = real[min(real, key=lambda t: abs(t - time))]
-    row = lambda score, value, at, nearest, transport, transport_at: {
-        **{"score": score, "metric": metric, "value": float(value), "at": float(at), "no_change": start},
-        **{
-            "nearest_time": float(nearest),
-            "transport": float(transport),
-            "transport_at": float(transport_at),
-        },
-    }
-    path, null = best.loc["simulated"], best.loc["transport"]
-    return [
-        row("path", path["value"], path["time"], min(real.values()), null["value"], null["time"]),
-        row("timed", timed, np.clip(time, clock[0], clock[-1]), nearest, linear, time),
-    ]
+    known = list(measured)
+    real = population_distances(list(measured.values()), [target], metric)[:, 0]
+    nearest = real[int(np.argmin([abs(t - time) for t in known]))]
+    row = lambda *values: dict(
+        zip(("nearest_time", "transport", "transport_at"), map(float, values), strict=True)
+    )
+    return {"path": row(real.min(), along.min(), at[along.argmin()]), "timed": row(nearest, linear, time)}
 
 # %% ../nbs/12_trajectories.ipynb #f0b970bd
 def _checked(

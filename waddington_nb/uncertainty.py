@@ -10,6 +10,7 @@ __all__ = ['STRATA', 'ensemble', 'Response', 'member_responses', 'Residuals', 'l
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import anndata as ad
 import numpy as np
 import pandas as pd
 
@@ -35,9 +36,13 @@ class Response(NamedTuple):
     sampling: np.ndarray  # (genes,), squared error of a mean over as many cells as were predicted
 
 # %% ../nbs/18_uncertainty.ipynb #096eda1f
-def member_responses(models: Sequence[Model], task: Task) -> dict[tuple[str, str], Response]:
+def member_responses(
+    models: Sequence[Model],
+    task: Task,
+    cells: Sequence[ad.AnnData] | None = None,  # what each model predicts, where it is at hand
+) -> dict[tuple[str, str], Response]:
     "Every model's mean response in each held-out condition (group, perturbation)."
-    cells, found = [model.simulate(task) for model in models], {}
+    cells, found = [model.simulate(task) for model in models] if cells is None else cells, {}
     for group, perturbation in task.test_conditions:
         start = arm(task.x[task.cells(group, task.control, "start")])
         rows = [condition_rows(task, guess, group, perturbation) for guess in cells]
@@ -119,7 +124,12 @@ def conformal_factors(residuals: Residuals, level: float) -> np.ndarray:
     )
 
 # %% ../nbs/18_uncertainty.ipynb #3523ac51
-def response_interval(models: Sequence[Model] | Model, task: Task, level: float = 0.8) -> pd.DataFrame:
+def response_interval(
+    models: Sequence[Model] | Model,
+    task: Task,
+    level: float = 0.8,
+    cells: Sequence[ad.AnnData] | None = None,  # what each model predicts, where it is at hand
+) -> pd.DataFrame:
     """Predicted mean response of every gene in each held-out condition, with its interval.
 
     Columns: group, perturbation, gene, response, low, high (log scale). `attrs['at_least']` is the share of genes that
@@ -129,7 +139,7 @@ def response_interval(models: Sequence[Model] | Model, task: Task, level: float 
         raise DataError("there is no model; give at least one")
     residuals = left_out_residuals(models[0], task)
     factors, parts = conformal_factors(residuals, level), []
-    for (group, perturbation), found in member_responses(models, task).items():
+    for (group, perturbation), found in member_responses(models, task, cells).items():
         own = found.members.var(axis=0, ddof=1) if len(models) > 1 else 0.0
         middle = found.members.mean(axis=0)
         reach = factors[strata(middle)] * np.sqrt(found.sampling + spread(residuals) + own)
