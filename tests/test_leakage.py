@@ -1,9 +1,12 @@
 """Held-out perturbed cells are the truth: nothing fitted may depend on them."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
 import waddington_nb as wd
+from waddington_nb import representations
 from waddington_nb.baselines import BASELINES
 
 STAGES = [wd.TRPO(steps=6000), wd.PPO(steps=6000)]
@@ -22,8 +25,10 @@ def spoiled(cells, hidden):
     [{"group_key": "cell_type", "hold_out": "NK"}, {"group_key": "cell_type"}],
     ids=["group", "cells"],
 )
-@pytest.mark.parametrize("representation", ["pca", "autoencoder"])
-def test_truth_changes_nothing_fitted(cells, options, representation):
+@pytest.mark.parametrize("representation", ["pca", "autoencoder", "graph"])
+def test_truth_changes_nothing_fitted(monkeypatch, cells, options, representation):
+    for name in ("fit_graph", "fit_autoencoder"):
+        monkeypatch.setattr(representations, name, partial(getattr(representations, name), steps=100))
     options |= {"n_genes": 30}
     task = wd.Task(cells, **options)
     other = wd.Task(spoiled(cells, task.is_truth), **options)

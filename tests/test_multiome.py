@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import anndata as ad
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from scipy import sparse
 
 import waddington_nb as wd
+from waddington_nb import representations
 from waddington_nb.multiome import (
     CONCORDANCES,
     course_page,
@@ -38,6 +40,13 @@ def file(tmp_path, parts):
 
 def quick(task, seed=0):
     return fit_course(task, STAGES, seed, n_latent=4, cells=128, horizon=6)
+
+
+@pytest.fixture
+def light(monkeypatch):
+    "Fused representations that train for a moment only."
+    for name in ("fit_graph", "fit_autoencoder"):
+        monkeypatch.setattr(representations, name, partial(getattr(representations, name), steps=100))
 
 
 def damaged(parts, name):
@@ -244,7 +253,7 @@ def test_gene_positions_must_fit(waddington, file, tmp_path):
 
 
 @pytest.mark.parametrize("representation", ["autoencoder", "graph"])
-def test_fused_states_are_fitted_on_training_cells(parts, representation):
+def test_fused_states_are_fitted_on_training_cells(light, parts, representation):
     task = TimeTask(parts, "hours", 1)
     fused = lambda task: fit_course(task, [], n_latent=4, horizon=6, representation=representation)
     one = fused(task)
@@ -261,7 +270,7 @@ def test_fused_states_are_fitted_on_training_cells(parts, representation):
     assert (timed["value"] >= -1e-9).all()
 
 
-def test_stages_of_pseudotime(waddington, file, tmp_path):
+def test_stages_of_pseudotime(light, waddington, file, tmp_path):
     "The order is right, its root a control cell that is named, and labels need not be numbers."
     options = [
         "run",
@@ -299,10 +308,9 @@ def test_cells_of_different_pace(parts):
 
 
 def test_real_cells(real_data):
-    parts = read_modalities(real_data("a549_dex_scicar_multiome.h5mu"))
-    task = TimeTask(
-        parts, "time_h", 1, perturbation_key="perturbation", control="control", modalities=["rna"]
-    )
-    model = fit_course(task, [wd.TRPO(steps=6000)], n_latent=30)
+    "One in three cells, RNA: the policy is nearer to 1 h than 0 h and 3 h are."
+    cells = wd.read(real_data("a549_dex_scicar_multiome.h5mu"))[::3]
+    task = TimeTask(cells, "time_h", 1, perturbation_key="perturbation", control="control")
+    model = fit_course(task, [wd.TRPO(steps=3000)], n_latent=30)
     timed = score_course(model, task).query("metric == 'timed_energy_distance'").set_index("method")["value"]
-    assert timed["policy"] < timed["nearest_time"] < timed["no_change"]
+    assert timed["policy"] < timed["transport"] < timed["nearest_time"] <= timed["no_change"]

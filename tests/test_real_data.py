@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-QUICK = ["--steps", "30000"]
+QUICK = ["--steps", "12000"]
 COLUMNS = "modality group perturbation method metric genes seed value null ceiling ci_low ci_high".split()
 
 

@@ -4,15 +4,15 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'RATES', 'SHARES', 'CONCORDANCES', 'USUAL', 'TRUST', 'NULLS', 'STAGE', 'clock', 'Kind', 'field_between',
-           'partner_displacement', 'own_shares', 'out_of_step', 'Plan', 'inner_misses', 'choose_plan', 'Segment',
-           'segments_of', 'course_world', 'CourseModel', 'trusted', 'fit_course', 'example_course', 'step_times',
-           'score_course', 'predict', 'score_features', 'course_results', 'write_h5mu', 'course_trajectories',
-           'pseudotime_stages', 'pseudotime_task', 'chromatin_near_genes', 'course_figures', 'course_page',
-           'course_verdict', 'method_table']
+           'partner_displacement', 'own_shares', 'out_of_step', 'Plan', 'blocks_of', 'Inner', 'inner_times',
+           'inner_misses', 'choose_plan', 'Segment', 'segments_of', 'course_world', 'CourseModel', 'trusted',
+           'fit_course', 'example_course', 'step_times', 'score_course', 'predict', 'score_features', 'course_results',
+           'write_h5mu', 'course_trajectories', 'pseudotime_stages', 'pseudotime_task', 'chromatin_near_genes',
+           'course_figures', 'course_page', 'course_verdict', 'method_table']
 
 # %% ../nbs/19_multiome.ipynb #a2bfc7a9
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
@@ -54,6 +54,7 @@ from waddington_nb.trajectories import (
     distance_curves,
     draw_curves,
     medoid,
+    population_distances,
     score_trajectory,
     split_halves,
     state_at,
@@ -132,39 +133,74 @@ class Plan(NamedTuple):
 
 RATES, SHARES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0), np.linspace(0, 1, 13)
 CONCORDANCES = (np.inf, 6.0, 2.0)
-USUAL = Plan(Kind(0.0, 1.0), np.inf, 3.0)
+USUAL = Plan(Kind(0.0, 1.0), np.inf, 2.0)
 
 
-def inner_misses(task: TimeTask, z: np.ndarray, blocks: Sequence[slice]) -> pd.DataFrame:
+def blocks_of(joint: Joint) -> list[slice]:
+    "The columns of joint states that get a field of their own: those of a modality, or all where they are fused."
+    return list(joint.blocks.values()) if joint.fused is None else [slice(None)]
+
+
+class Inner(NamedTuple):
+    "An inner training time left out: cells (× d) before, at and after it, in states that were fitted without it."
+
+    course: str
+    early: float
+    time: float
+    late: float
+    start: np.ndarray
+    real: np.ndarray
+    end: np.ndarray
+    blocks: list[slice]
+
+
+def inner_times(task: TimeTask, fit: Callable[[np.ndarray], Joint]) -> list[Inner]:
+    "Every inner training time of every course, left out; `fit` gives a representation from a mask over cells. Empty with two times."
+    found, x = [], {name: m.x for name, m in task.modalities.items()}
+    for a, t, b in zip(task.times[:-2], task.times[1:-1], task.times[2:], strict=True):
+        joint = fit(task.is_train & (task.time != t))
+        z, blocks = joint.encode(x), blocks_of(joint)
+        for course in task.arms:
+            found.append(Inner(course, a, t, b, *(z[task.cells(course, u)] for u in (a, t, b)), blocks))
+    return found
+
+# %% ../nbs/19_multiome.ipynb #914ae1e2
+def inner_misses(
+    left_out: Sequence[Inner],
+    span: float,  # of the training times
+    kinds: Sequence[Kind] = KINDS,
+    concordances: Sequence[float] = (np.inf,),
+) -> pd.DataFrame:
     """Energy distances at left-out inner training times, in units of that of the nearest neighbour in time.
 
-    Columns: course, time, kind, concordance, path (the smallest along the way), and one for each kT of `RATES`. Empty
-    with two times."""
-    span, rows = task.times[-1] - task.times[0], []
-    for course in task.arms:
-        for a, t, b in zip(task.times[:-2], task.times[1:-1], task.times[2:], strict=True):
-            start, real, end = (z[task.cells(course, time)] for time in (a, t, b))
-            unit = max(min(energy_distance(start, real), energy_distance(end, real)), 1e-9)
-            shares = [*SHARES, *(clock(t, a, b, kt / span) for kt in RATES)]
-            for kind in KINDS:
-                way = field_between(start, end, kind, blocks)(start)
-                for c in CONCORDANCES:
-                    gone = [own_shares(share, c, len(start))[:, None] for share in shares]
-                    miss = np.array([energy_distance(start + s * way, real) for s in gone]) / unit
-                    timed = dict(zip(RATES, miss[len(SHARES) :], strict=True))
-                    found = {"kind": kind, "concordance": c, "path": miss[: len(SHARES)].min()}
-                    rows.append({"course": course, "time": t} | found | timed)
+    Columns: course, time, kind, concordance, path (the smallest along the way), end (that of the arrived cells to the real
+    ones of the later time), and one for each kT of `RATES`."""
+    rows = []
+    for course, a, t, b, start, real, end, blocks in left_out:
+        unit = max(min(energy_distance(start, real), energy_distance(end, real)), 1e-9)
+        shares = [*SHARES, *(clock(t, a, b, kt / span) for kt in RATES)]
+        for kind in kinds:
+            way = field_between(start, end, kind, blocks)(start)
+            missed = energy_distance(start + way, end) / unit
+            for c in concordances:
+                cells = [start + own_shares(s, c, len(start))[:, None] * way for s in shares]
+                miss = population_distances(cells, [real])[:, 0] / unit
+                timed = dict(zip(RATES, miss[len(SHARES) :], strict=True))
+                found = {"kind": kind, "concordance": c, "path": miss[: len(SHARES)].min(), "end": missed}
+                rows.append({"course": course, "time": t} | found | timed)
     return pd.DataFrame(rows)
 
 # %% ../nbs/19_multiome.ipynb #1c1f26cf
-def choose_plan(misses: pd.DataFrame) -> Plan:
-    "The field and concordance whose way passes nearest, and the kT that stops it nearest, on average; `USUAL` if nothing was left out."
-    if misses.empty:
+def choose_plan(left_out: Sequence[Inner], span: float) -> Plan:
+    "The field that passes and ends nearest at left-out inner times, then concordance, then kT of the clock; `USUAL` if there are none."
+    if not left_out:
         return USUAL
-    mean = misses.groupby(["kind", "concordance"], sort=False).mean(numeric_only=True)
-    kind, concordance = mean["path"].idxmin()
-    timed = mean[list(RATES)].loc[[(kind, concordance)]].iloc[0]
-    return Plan(Kind(*kind), float(concordance), float(timed.idxmin()))
+    first = inner_misses(left_out, span).groupby("kind", sort=False)[["path", "end"]].mean()
+    kind = Kind(*first.sum(axis=1).idxmin())
+    mean = inner_misses(left_out, span, [kind], CONCORDANCES)
+    mean = mean.groupby("concordance").mean(numeric_only=True)
+    concordance = mean["path"].idxmin()
+    return Plan(kind, float(concordance), float(mean.loc[concordance, list(RATES)].idxmin()))
 
 # %% ../nbs/19_multiome.ipynb #814f7355
 @dataclass(frozen=True)
@@ -315,20 +351,18 @@ def fit_course(
     if init not in ("random", "pretrained"):
         raise DataError(f"init {init!r} is unknown; choose 'random' or 'pretrained'")
     kinds, x = ({name: getattr(m, what) for name, m in task.modalities.items()} for what in ("kind", "x"))
-    joint = fit_joint({n: m[task.is_train] for n, m in x.items()}, kinds, n_latent, representation, seed)
-    z = joint.encode(x)
-    blocks = list(joint.blocks.values()) if joint.fused is None else [slice(None)]
-    misses = inner_misses(task, z, blocks)
-    plan = choose_plan(misses)
-    segments, rate = segments_of(task, z, plan.kind, blocks), plan.kt / (task.times[-1] - task.times[0])
+    fit = lambda cells: fit_joint({n: m[cells] for n, m in x.items()}, kinds, n_latent, representation, seed)
+    joint, span = fit(task.is_train), task.times[-1] - task.times[0]
+    plan = choose_plan(inner_times(task, fit), span)
+    segments = segments_of(task, joint.encode(x), plan.kind, blocks_of(joint))
     world = course_world(segments, horizon, device)
     agent = Agent(world.observation_size, world.action_size, seed, log_std=-2.0, device=device)
     if init == "pretrained":
         clone_suggestion(agent.policy)
     history = train(world, agent, stages, schedule, seed=seed, gamma=1.0, cells=cells, **options)
-    notes = [*task.notes, _plan_note(plan, prior=misses.empty)]
+    notes = [*task.notes, _plan_note(plan, prior=len(task.times) < 3)]
     model = CourseModel(
-        joint, segments, world, agent, rate, notes, history, seed, concordance=plan.concordance
+        joint, segments, world, agent, plan.kt / span, notes, history, seed, concordance=plan.concordance
     )
     return trusted(model) if init == "pretrained" and stages else model
 

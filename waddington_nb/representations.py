@@ -140,8 +140,8 @@ def fit_graph(
     n_latent: int = 16,
     neighbours: int = 15,  # training cells that a cell looks at
     hidden: int = 128,  # width of the decoder's hidden layer
-    steps: int = 1500,  # of Adam
-    batch_size: int = 256,
+    steps: int = 1000,  # of Adam
+    batch_size: int = 128,
     learning_rate: float = 1e-3,
     seed: int = 0,
 ) -> Representation:
