@@ -120,12 +120,8 @@ def add_fit_options(parser: argparse.ArgumentParser, out: str) -> None:
         metavar="D",
         help="latent dimensions, at most (default 50, of each modality 30)",
     )
-    add(
-        "--stages",
-        default="trpo,ppo",
-        choices=["trpo,ppo", "ppo", "trpo"],
-        help="training stages (default trpo,ppo)",
-    )
+    stages = ["trpo,ppo", "ppo", "trpo"]
+    add("--stages", default="trpo,ppo", choices=stages, help="training stages (default trpo,ppo)")
     add("--schedule", default="sequential", choices=["sequential", "interleaved"], help="of the stages")
     add(
         "--init",
