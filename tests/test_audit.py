@@ -1,5 +1,7 @@
 """One small planted defect each, found by exactly its check; nothing found in ten clean worlds."""
 
+from dataclasses import replace
+
 import gymnasium
 import numpy as np
 import pandas as pd
@@ -9,9 +11,20 @@ import torch
 import waddington_nb as wd
 from waddington_nb.audits import audit
 from waddington_nb.core import DataError
+from waddington_nb.landscapes import ControlProblem, Push, gata1_pu1
 from waddington_nb.metrics import energy_distance, mse
 from waddington_nb.training import PPO, TRPO, agent_for, train
-from waddington_nb.worlds import ScreenWorld, StateWorld, VectorWorld, WorldEnv, example_screen, example_world
+from waddington_nb.trajectories import dtw, population_distances
+from waddington_nb.worlds import (
+    LandscapeWorld,
+    ScreenWorld,
+    StateWorld,
+    VectorWorld,
+    WorldEnv,
+    example_network,
+    example_screen,
+    example_world,
+)
 
 STEPS = 12_000
 
@@ -246,12 +259,41 @@ def test_stage_that_stops_at_once():
         assert found(audit(history=history)) == ({"history"} if stops else set())
 
 
-def test_single_seed_or_no_null():
+def test_single_seed_no_interval_or_no_null():
     table = pd.DataFrame({"method": ["PPO", "TRPO"] * 3, "seed": [0, 0, 1, 1, 2, 2]})
     assert found(audit(results=table)) == {"results"}
     null = pd.DataFrame({"method": ["no-op"], "seed": [0]})
     assert found(audit(results=pd.concat([table, null]))) == set()
-    assert found(audit(results=pd.concat([table[:2], null]))) == {"results"}
+    one = audit(results=pd.concat([table[:2], null])).set_index("check").loc["results"]
+    assert one["severity"] == "defect" and "no interval" in one["meaning"] and one["number"] == 1
+    noise = pd.DataFrame({"method": ["random"] * 3, "seed": [0, 1, 2]})  # no row of what costs nothing
+    assert found(audit(results=pd.concat([table, noise]))) == {"results"}
+
+
+@pytest.mark.parametrize(
+    "distance, blind",
+    [
+        (
+            lambda a, b: np.mean(
+                [dtw(x[:, None], y[:, None]) for x, y in zip(a.mean(0).T, b.mean(0).T, strict=True)]
+            ),
+            True,
+        ),
+        (lambda a, b: dtw(a.mean(0), b.mean(0)), True),  # the mean, all dimensions together
+        (
+            lambda a, b: np.mean(
+                [dtw(x[:, [k]], y[:, [k]]) for x, y in zip(a, b, strict=True) for k in (0, 1)]
+            ),
+            True,
+        ),
+        (lambda a, b: 0.0, True),
+        (lambda a, b: np.mean([dtw(x, y) for x, y in zip(a, b, strict=True)]), False),
+        (lambda a, b: np.diag(population_distances(a.swapaxes(0, 1), b.swapaxes(0, 1))).mean(), False),
+    ],
+    ids=["published", "mean", "dimensions", "nothing", "paths", "populations"],
+)
+def test_trajectory_distances(distance, blind):
+    assert found(audit(trajectory=distance)) == ({"trajectory"} if blind else set())
 
 
 def test_convex_is_a_note():
@@ -264,22 +306,28 @@ def carts(name: str) -> VectorWorld:
     return VectorWorld(gymnasium.make_vec(name, num_envs=8, vectorization_mode="sync"))
 
 
+def landscape() -> LandscapeWorld:
+    "GATA1 and PU.1, from undecided cells to one of the fates; cells begin far enough apart to need different pushes."
+    switch = replace(gata1_pu1(), control=Push(2.0))
+    return LandscapeWorld(ControlProblem(switch, (1.0, 1.0), (1.996078, 0.003922), spread=0.6, horizon=20))
+
+
 @pytest.mark.parametrize(
-    "make, steps",  # a pendulum takes longer to learn; an environment is stepped cell by cell
+    "make, steps",  # an environment is stepped cell by cell
     [
         (lambda: example_world(), 30_000),
         (lambda: example_world(seed=1), 30_000),
         (lambda: WorldEnv(example_world()), 6000),
-        (lambda: example_screen()[0], 30_000),
-        (lambda: example_screen(seed=1)[0], 30_000),
+        (lambda: example_screen()[0], 15_000),
         (lambda: example_screen(horizon=15)[0], 30_000),
+        (lambda: landscape(), STEPS),
+        (lambda: example_network(), 30_000),
         (lambda: carts("CartPole-v1"), 30_000),
-        (lambda: carts("Pendulum-v1"), 100_000),
         (lambda: Told(), 30_000),
-        (lambda: FromRows(torch.randn(300, 2, generator=torch.Generator().manual_seed(0))), 30_000),
+        (lambda: FromRows(torch.randn(300, 2, generator=torch.Generator().manual_seed(0))), STEPS),
     ],
     ids=[
-        "transport", "transport-1", "transport-env", "screen", "screen-1", "screen-15", "cartpole", "pendulum", "told", "rows",
+        "transport", "transport-1", "transport-env", "screen", "screen-15", "landscape", "network", "cartpole", "told", "rows",
     ],
 )  # fmt: skip
 def test_ten_clean_worlds(make, steps):

@@ -72,7 +72,7 @@ def test_screen_is_convex_and_aims_elsewhere_in_the_test(screen):
 
 
 def test_published_protocol(cells, z, screen):
-    "Start against final state, row numbers as time, random graph attention, the cells themselves as truth, one seed."
+    "Start against final state, mean paths, row numbers as time, random graph attention, the cells themselves as truth, one seed."
     start, truth = z[~cells.perturbed], z[cells.perturbed]
     obs = pd.DataFrame(index=[f"c{i}" for i in range(len(z))])
     wide = paper.fit_pca(cells.x, 30).encode(cells.x)
@@ -80,9 +80,36 @@ def test_published_protocol(cells, z, screen):
         metric=lambda start, final, truth: paper.start_final(start, final)[0],
         start=start, truth=truth, train_obs=obs, test_obs=obs, pseudotime=np.arange(len(z)) / len(z),
         encoder=lambda x: paper.graph_attention(x, seed=0), fresh=lambda seed: lambda x: paper.graph_attention(x, seed=seed + 1),
-        x=wide, results=pd.DataFrame({"method": ["PPO", "TRPO→PPO"], "seed": 0}),
+        x=wide, trajectory=paper.mean_path_dtw, results=pd.DataFrame({"method": ["PPO", "TRPO→PPO"], "seed": 0}),
     )  # fmt: skip
-    assert set(found.defects["check"]) == {"metric", "leakage", "pseudotime", "encoder", "results"}
+    flagged = {"metric", "leakage", "pseudotime", "encoder", "trajectory", "results"}
+    assert set(found.defects["check"]) == flagged
+
+
+def test_published_score_of_the_multimodal_world(cells, z):
+    "obs + action against the same obs: the metric cannot know where the cells should be."
+    arm = paper.drift_arm(cells, z)
+    step = lambda start, final: start + np.clip(final - start, -1, 1)  # the action that would go there
+    found = audit(
+        metric=lambda start, final, truth: paper.start_final(start, step(start, final))[0],
+        start=arm.starts.numpy(), truth=arm.truth.numpy(),
+    )  # fmt: skip
+    assert set(found.defects["check"]) == {"metric"}
+
+
+def test_corrected_worlds_have_none_of_the_defects(tmp_path):
+    "Aim and truth from different real cells, both unseen by what is fitted; the screen and the multi-modal world are clean."
+    path = made_up(tmp_path / "x.h5ad")
+    cells = paper.paper_cells(path, hold_out=True)
+    z = paper.fused_embedding(cells.x, steps=60, fit=~cells.unseen)
+    for table in ("cytokine", "rna"):
+        arm = paper.honest_arm(cells, z, table, paper.screened(cells, table))
+        assert (len(arm.starts), len(arm.truth)) == (30, 75) and len(arm.world.states) == 120
+        scored = torch.cat([arm.starts, arm.truth])
+        assert torch.cdist(scored, arm.world.states).min() > 0  # no scored cell is a training cell
+        assert {check(arm.world).severity for check in (check_action, check_sight)} == {"ok"}
+        assert check_targets(arm.world, arm.test).severity == "ok"
+    assert not (paper.paper_cells(path, hold_out=True, seed=1).unseen == cells.unseen).all()
 
 
 def test_second_stage_that_stops(screen):
@@ -93,13 +120,13 @@ def test_second_stage_that_stops(screen):
 
 def test_optimum_is_an_optimum(screen):
     known = paper.controllers(screen.world, 0)
-    best = paper.run_from(screen.world, screen.starts, known["optimum"], 0)[2]
+    best = paper.run_from(screen.world, screen.starts, known["optimum"], 0)[1]
     for name in ("no-op", "random"):
-        assert (best >= paper.run_from(screen.world, screen.starts, known[name], 0)[2] - 1e-4).all()
+        assert (best >= paper.run_from(screen.world, screen.starts, known[name], 0)[1] - 1e-4).all()
     generator = torch.Generator().manual_seed(0)
     act = known["optimum"](screen.starts)
     near = lambda seen: act + 0.05 * torch.randn(act.shape, generator=generator)
-    assert (best >= paper.run_from(screen.world, screen.starts, near, 0)[2] - 1e-4).all()
+    assert (best >= paper.run_from(screen.world, screen.starts, near, 0)[1] - 1e-4).all()
 
 
 @pytest.mark.parametrize(
