@@ -236,6 +236,88 @@ def test_times_that_are_not_numbers(waddington, cells, tmp_path, bad):
     refused(waddington, tmp_path / "out", "not finite numbers", "run", tmp_path / "x.h5ad", *options)
 
 
+@pytest.mark.parametrize(
+    "bad, said", [("high", "'high'"), ("", "''"), ("inf", "'inf'"), ("-1", "negative doses")]
+)
+def test_doses_that_are_not_numbers(waddington, cells, tmp_path, bad, said):
+    cells.obs["dose"] = np.where(cells.obs["perturbation"] == "control", "none", "1")
+    treated = np.flatnonzero(cells.obs["perturbation"] != "control")
+    cells.obs.iloc[treated[3], cells.obs.columns.get_loc("dose")] = bad
+    cells.write_h5ad(tmp_path / "x.h5ad")
+    refused(waddington, tmp_path / "out", said, "run", tmp_path / "x.h5ad", *KEYS, "--dose-key", "dose")
+
+
+def test_combination_that_shares_one_dose(waddington, cells, tmp_path):
+    relabelled(cells, ["A", "B", "A+B"]).obs["dose"] = 1.0
+    cells.write_h5ad(tmp_path / "x.h5ad")
+    options = [*KEYS, "--dose-key", "dose"]
+    refused(waddington, tmp_path / "out", "A@1+B@10", "run", tmp_path / "x.h5ad", *options)
+
+
+@pytest.mark.parametrize(
+    "name, text, said",
+    [
+        ("nowhere.gmt", None, "no file"),
+        ("sets.gmt", "set\tfrom\tX\tY", "knows none of the perturbations"),
+        ("table.csv", "gene,what\ngene1,high", "neither a network"),
+        ("empty.csv", "", "cannot read prior"),
+    ],
+)
+def test_priors(waddington, cells, tmp_path, name, text, said):
+    relabelled(cells, ["gene1", "gene2", "gene3"]).write_h5ad(tmp_path / "x.h5ad")
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    options = [*KEYS, "--hold-out-perturbation", "gene1", "--prior", str(tmp_path / name)]
+    refused(waddington, tmp_path / "out", said, "run", tmp_path / "x.h5ad", *options)
+
+
+def test_prior_where_everything_was_seen(waddington, cells_file, tmp_path):
+    (tmp_path / "sets.gmt").write_text("set\tfrom\tIFNB")
+    options = [*KEYS, "--group-key", "cell_type", "--hold-out", "NK", "--prior", str(tmp_path / "sets.gmt")]
+    refused(waddington, tmp_path / "out", "all to predict were seen", "run", cells_file, *options)
+
+
+def test_a_prior_and_doses_from_file_to_report(waddington, cells, tmp_path):
+    "The prior and the held-out dose are in config.json and the report; another prior is another run."
+    relabelled(cells, ["gene1", "gene2", "gene3", "gene4"])
+    cells.obs["dose"] = np.where(np.arange(cells.n_obs) % 2, 10.0, 0.5)
+    cells.write_h5ad(tmp_path / "x.h5ad")
+    prior, out = tmp_path / "sets.gmt", tmp_path / "out"
+    prior.write_text("set\tfrom\tgene1\tgene2\nother\tfrom\tgene3\tgene4")
+    options = [
+        "run",
+        tmp_path / "x.h5ad",
+        *KEYS,
+        "--dose-key",
+        "dose",
+        "--prior",
+        prior,
+        "--steps",
+        600,
+        "--out",
+        out,
+    ]
+    held = sorted(read_labels(cells))[0]
+    assert "@" in held
+    code, said = waddington(*options, "--hold-out-perturbation", held, "--latent", 5, "--min-cells", 5)
+    assert code == 0, said
+    config = json.loads((out / "config.json").read_text())
+    assert config["dose_key"] == "dose" and config["prior"][0].startswith("sets.gmt ")
+    assert "sets.gmt" in (out / "report.html").read_text()
+    assert set(ad.read_h5ad(out / "predicted.h5ad").obs["perturbation"]) == {held}
+    prior.write_text("set\tfrom\tgene1\tgene3")
+    code, said = waddington(*options, "--hold-out-perturbation", held, "--latent", 5, "--min-cells", 5)
+    assert code == 2 and "prior was" in said
+
+
+def read_labels(cells: ad.AnnData) -> set[str]:
+    "Labels of perturbed cells with their doses."
+    from waddington_nb.tasks import with_doses
+
+    done = cells.obs["perturbation"].to_numpy(str)
+    return set(with_doses(cells.obs, done, "control", "dose")) - {"control"}
+
+
 def test_groups_without_control_cells(waddington, cells, tmp_path):
     from waddington_nb import DataError, Task, leaderboard
 

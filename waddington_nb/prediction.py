@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['DIRECTIONS', 'PRIOR', 'STRONGEST', 'PULL', 'TRUST', 'FOLDS', 'Directions', 'directions', 'latent_directions',
-           'stacked_gains', 'Trial', 'context', 'GainWorld', 'Setting', 'as_well_known', 'make_trials', 'make_setting',
-           'make_world', 'follow', 'Model', 'distances', 'folds_of', 'trained', 'choose_trust', 'fit']
+           'stacked_gains', 'Trial', 'scaled_prior', 'supported_gains', 'context', 'GainWorld', 'Setting',
+           'as_well_known', 'make_trials', 'make_setting', 'make_world', 'follow', 'Model', 'distances', 'folds_of',
+           'trained', 'choose_trust', 'fit']
 
 # %% ../nbs/14_prediction.ipynb #077ffc38
 from collections.abc import Sequence
@@ -20,11 +21,11 @@ import torch
 from torch import Tensor, nn
 
 from waddington_nb.baselines import (
-    Moves, Pair, Relations, arm, as_prediction, choose_strength, cross_fitted_goals, cross_fitted_parts, field_for,
+    Moves, Pair, Relations, arm, as_prediction, choose_gate, choose_strength, cross_fitted_goals, cross_fitted_parts, field_for,
     learn_relations, left_for, parts_for, seen_parts, training_moves, training_pairs,
 )  # fmt: skip
 from .core import DataError, single_thread
-from .metrics import energy_distance
+from .metrics import energy_distance, pearson_r_means
 from .representations import Representation, fit_representation, overdispersion, recount
 from .tasks import Task
 from .trajectories import reference_space
@@ -85,6 +86,32 @@ class Trial:
     shared: np.ndarray  # 5 × genes, for the suggested gains
     change: np.ndarray  # (genes,), the real one
     alike: bool = True  # as much is known of its perturbation as of those held out
+    unit: str = ""  # the group, or perturbation, that is held out together
+
+# %% ../nbs/14_prediction.ipynb #c2a88ff2
+def scaled_prior(shared: Sequence[np.ndarray], changes: Sequence[np.ndarray]) -> np.ndarray:
+    "The gains of `PRIOR`, (6,), all times one number, fitted to the strongest genes of real changes."
+    top = [np.argsort(-np.abs(change), kind="stable")[:STRONGEST] for change in changes]
+    guesses = [PRIOR[:5] @ ways[:, genes] for ways, genes in zip(shared, top, strict=True)]
+    product = sum(guess @ change[genes] for guess, change, genes in zip(guesses, changes, top, strict=True))
+    scale = product / max(sum(guess @ guess for guess in guesses), 1e-12)
+    return PRIOR * np.append(np.full(5, max(scale, 0.0)), 1.0)
+
+# %% ../nbs/14_prediction.ipynb #c24cd28d
+def supported_gains(trials: Sequence[Trial]) -> np.ndarray:
+    "Stacked gains or the scaled prior, (6,), whichever is more like the change of left-out units; 0 if staying is nearer."
+    right, miss = [], []
+    for trial in trials:
+        others = [other for other in trials if other.unit != trial.unit]
+        known = [t.shared for t in others], [t.change for t in others]
+        guesses = [fit_to(*known)[:5] @ trial.shared for fit_to in (stacked_gains, scaled_prior)]
+        right.append([pearson_r_means(guess, trial.change) for guess in guesses])
+        miss.append([np.square(trial.change - guess).sum() for guess in (*guesses, 0.0)])
+    total = np.sum(miss, axis=0)
+    best = int(np.average(right, axis=0, weights=np.array(miss)[:, 2]).argmax())
+    if total[best] >= total[2]:
+        return 0 * PRIOR
+    return (stacked_gains, scaled_prior)[best]([t.shared for t in trials], [t.change for t in trials])
 
 # %% ../nbs/14_prediction.ipynb #2b5b0b3e
 def context(start: np.ndarray, ways: np.ndarray, size: float, within: np.ndarray | None = None) -> np.ndarray:
@@ -184,6 +211,7 @@ class Setting:
     horizon: int = 5  # steps per trajectory
     trust: float = 1.0  # how far the policy is followed where it departs from the suggestion
     relations: Relations | None = None  # of perturbations, if some were never seen
+    gate: float = 0.0  # of the common direction
 
     @property
     def reach(self) -> np.ndarray:
@@ -194,7 +222,7 @@ class Setting:
         "The directions of cells `x` (cells × genes), taken as a group of their own."
         z = representation.encode(x)
         goal = z + field_for(perturbation, self.moves, self.strength, self.relations)(z)
-        parts = parts_for(perturbation, self.pairs, arm(x), self.relations)
+        parts = parts_for(perturbation, self.pairs, arm(x), self.relations, self.gate)
         return directions(x, goal, parts, representation)
 
 # %% ../nbs/14_prediction.ipynb #66d25080
@@ -216,16 +244,18 @@ def make_trials(
     moves: Sequence[Moves],
     strength: float,
     relations: Relations | None = None,
+    gate: float = 0.0,
 ) -> list[Trial]:
     "Every training condition with directions found without it."
     goals = cross_fitted_goals(task, moves, strength, relations)
-    parts = cross_fitted_parts(task, relations)
+    parts = cross_fitted_parts(task, relations, gate)
+    unit = [g if task.hold_out is not None else p for g, p in task.train_conditions]
     trials, alike = [], as_well_known(task)
-    for m, goal, (part, change), same in zip(moves, goals, parts, alike, strict=True):
+    for m, goal, (part, change), same, u in zip(moves, goals, parts, alike, unit, strict=True):
         x = task.x[m.rows]
         ways = directions(x, goal.astype(np.float32), part, representation)
         latent = latent_directions(x, ways, representation)
-        trials.append(Trial(m.control, latent, m.real, ways.shared, change, same))
+        trials.append(Trial(m.control, latent, m.real, ways.shared, change, same, u))
     return trials
 
 # %% ../nbs/14_prediction.ipynb #e74ccfca
@@ -235,6 +265,7 @@ def make_setting(
     strength: float,
     trials: Sequence[Trial],
     relations: Relations | None = None,
+    gate: float = 0.0,
 ) -> Setting:
     "Suggested gains and units of length, from training conditions."
     spread = np.concatenate([trial.start for trial in trials]).std(axis=0)
@@ -243,8 +274,10 @@ def make_setting(
     alike = [trial for trial in trials if trial.alike]
     alike = alike or ([] if relations is not None else trials)
     gains = stacked_gains([trial.shared for trial in alike], [trial.change for trial in alike])
+    if relations is not None and alike:
+        gains = supported_gains(alike)
     within = np.array([np.min(lengths, 0), np.max(lengths, 0)])
-    return Setting(pairs, moves, strength, gains, within, size, relations=relations)
+    return Setting(pairs, moves, strength, gains, within, size, relations=relations, gate=gate)
 
 # %% ../nbs/14_prediction.ipynb #5d72a963
 def make_world(setting: Setting, trials: Sequence[Trial], device: str = "cpu") -> GainWorld:
@@ -356,7 +389,9 @@ def choose_trust(task: Task, setting: Setting, trials: Sequence[Trial], device: 
         rest, left = (
             [trial for trial, out in zip(trials, fold, strict=True) if out == side] for side in (0, 1)
         )
-        inner = make_setting(setting.pairs, setting.moves, setting.strength, rest, setting.relations)
+        inner = make_setting(
+            setting.pairs, setting.moves, setting.strength, rest, setting.relations, setting.gate
+        )
         agent, _ = trained(make_world(inner, rest, device), *options, device)
         found += zip(*[distances(agent.policy, replace(inner, trust=t), left) for t in TRUST], strict=True)
     return TRUST[int(np.mean(found, axis=0).argmin())] if found else 1.0
@@ -388,14 +423,15 @@ def fit(
     moves, pairs = training_moves(task, encoder, seed=seed), training_pairs(task)
     relations = learn_relations(task, pairs, prior)
     strength = choose_strength(task, moves, relations=relations)
-    trials = make_trials(task, encoder, moves, strength, relations)
-    setting = make_setting(pairs, moves, strength, trials, relations)
+    gate = choose_gate(task, relations)
+    trials = make_trials(task, encoder, moves, strength, relations, gate)
+    setting = make_setting(pairs, moves, strength, trials, relations, gate)
     how = (stages, schedule, init, seed)
     agent, history = trained(
         make_world(setting, trials, device), *how, device,
         checkpoint=checkpoint, identity=identity, progress=progress,
     )  # fmt: skip
-    if relations is not None and not any(trial.alike for trial in trials):
+    if relations is not None and not (setting.gains.any() and any(trial.alike for trial in trials)):
         setting = replace(setting, trust=0.0)
     elif init == "pretrained" and stages:
         setting = replace(setting, trust=choose_trust(task, setting, trials, device, *how))

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['FEWEST', 'RESPONDERS', 'JOINTS', 'MODALITIES', 'read', 'labels', 'require_key', 'values', 'guess_kind',
            'check_values', 'log_normalise', 'responding_genes', 'variable_genes', 'split', 'check_combinations',
-           'usable_cells', 'arm_sizes', 'Task', 'modality_kind', 'read_modalities', 'as_modalities', 'common_cells',
-           'binarise', 'courses', 'Modality', 'TimeTask']
+           'usable_cells', 'arm_sizes', 'dose_of', 'with_doses', 'Task', 'modality_kind', 'read_modalities',
+           'as_modalities', 'common_cells', 'binarise', 'courses', 'Modality', 'TimeTask']
 
 # %% ../nbs/01_tasks.ipynb #8d73eb8d
 import warnings
@@ -330,18 +330,41 @@ def _check_arguments(
         raise DataError(f"n_genes is {n_genes} and min_cells {min_cells}; both must be at least 2")
 
 # %% ../nbs/01_tasks.ipynb #4c586c51
-def _time(obs: pd.DataFrame, time_key: str | None) -> np.ndarray | None:
-    "The time of every cell as floats, or None."
-    if time_key is None:
-        return None
-    text = require_key(obs, time_key, "time_key")
-    time = pd.to_numeric(pd.Series(text), errors="coerce").to_numpy(float)
-    if not np.isfinite(time).all():
-        bad = str(text[~np.isfinite(time)][0])
+def _numbers(obs: pd.DataFrame, key: str, what: str, needed: np.ndarray | slice = slice(None)) -> np.ndarray:
+    "A column of obs as floats, (cells,); those of the `needed` cells must be finite."
+    text = require_key(obs, key, what)
+    number = pd.to_numeric(pd.Series(text), errors="coerce").to_numpy(float)
+    bad = text[needed][~np.isfinite(number[needed])]
+    if len(bad):
         raise DataError(
-            f"time_key {time_key!r} has values that are not finite numbers (as {bad!r}); use numbers"
+            f"{what} {key!r} has values that are not finite numbers (as {str(bad[0])!r}); use numbers"
         )
-    return time
+    return number
+
+# %% ../nbs/01_tasks.ipynb #f6e5f38d
+def dose_of(part: str) -> tuple[str, float | None]:
+    "Name and dose of a part: `('drug', 10.0)` for `'drug@10'`, the part itself and None where it has no dose."
+    name, at, dose = part.rpartition("@")
+    try:
+        return (name, float(dose)) if at and name and np.isfinite(float(dose)) else (part, None)
+    except ValueError:
+        return part, None
+
+# %% ../nbs/01_tasks.ipynb #051f3ff1
+def with_doses(obs: pd.DataFrame, done: np.ndarray, control: str, dose_key: str) -> np.ndarray:
+    "Labels `name@dose` of perturbed cells; those of control cells stay. Raises `DataError` for what is no dose."
+    treated = (done != control) & (done != "")
+    dose = _numbers(obs, dose_key, "dose_key", treated)
+    if (dose[treated] < 0).any():
+        raise DataError(f"dose_key {dose_key!r} has negative doses; use the dose itself, not its logarithm")
+    for name in np.unique(done[treated]):
+        if "+" in name:
+            raise DataError(
+                f"combination {name!r} cannot share one dose; write a dose in each part of the label (A@1+B@10) and leave out dose_key"
+            )
+    joined = done.astype(object)
+    joined[treated] = [f"{name}@{value:g}" for name, value in zip(done[treated], dose[treated], strict=True)]
+    return joined.astype(str)
 
 # %% ../nbs/01_tasks.ipynb #cb3733a9
 class Task:
@@ -363,12 +386,14 @@ class Task:
         hold_out: str | None = None,  # the group whose perturbed cells are the truth
         hold_out_perturbation: str | None = None,  # the perturbation whose cells are the truth
         time_key: str | None = None,  # a numeric column of obs that orders the cells
+        dose_key: str | None = None,  # a numeric column of obs with doses; labels become `name@dose`
         n_genes: int = 2000,  # genes kept: the strongest responders, then the most variable, in training cells
         x_kind: str = "auto",  # what X holds: auto, counts, linear or log1p
         min_cells: int = 10,  # fewest cells that an arm needs to be used
         seed: int = 0,  # of the random halves when nothing else is held out
     ):
         self.perturbation_key, self.group_key, self.time_key = perturbation_key, group_key, time_key
+        self.dose_key = dose_key
         self.control, self.hold_out, self.hold_out_perturbation = map(
             _text, (control, hold_out, hold_out_perturbation)
         )
@@ -392,16 +417,23 @@ class Task:
         )
         _require_labels([self.control], done, where, "control")
         _require_labels([perturbation], done, where, "perturbation")
+        if self.dose_key is not None:
+            names, done = done, with_doses(adata.obs, done, self.control, self.dose_key)
+            perturbation = (
+                None if perturbation is None else [*np.unique(done[names == perturbation]), self.control]
+            )
+        elif perturbation is not None:
+            perturbation = [perturbation, self.control]
         check_combinations(np.unique(done), self.control)
         adata = adata.to_memory() if adata.isbacked else adata
-        keep, self.notes = usable_cells(adata.X, done, group, perturbation and [perturbation, self.control])
+        keep, self.notes = usable_cells(adata.X, done, group, perturbation)
         if not keep.any():
             raise DataError(
                 "X holds no expression in any labelled cell; give counts or log-normalised values"
             )
         self.obs = adata.obs.loc[keep].copy()
         self.names, self.perturbation, self.group = self.obs.index.to_numpy(str), done[keep], group[keep]
-        self.time = _time(self.obs, self.time_key)
+        self.time = None if self.time_key is None else _numbers(self.obs, self.time_key, "time_key")
         return adata[keep]
 
     def _hold_out(self) -> None:
@@ -634,7 +666,7 @@ class TimeTask:
         self.names, self.notes = common_cells(parts)
         parts = {name: part[self.names] for name, part in parts.items()}
         self.obs = self._columns(parts)
-        self.time = _time(self.obs, time_key)
+        self.time = _numbers(self.obs, time_key, "time_key")
         self._split(hold_out_time)
         self.modalities = {name: self._express(name, part, n_genes) for name, part in parts.items()}
 

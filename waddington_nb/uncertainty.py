@@ -66,13 +66,16 @@ class Residuals(NamedTuple):
 def left_out_residuals(model: Model, task: Task) -> Residuals:
     "Residuals of the training conditions that are as well known as the held-out ones."
     setting = model.setting
-    trials = make_trials(task, model.representation, setting.moves, setting.strength, setting.relations)
+    trials = make_trials(
+        task, model.representation, setting.moves, setting.strength, setting.relations, setting.gate
+    )
     names = np.array([(g if task.hold_out is not None else p) for g, p in task.train_conditions])
     used = [i for i, trial in enumerate(trials) if trial.alike] or list(range(len(trials)))
     missed, sampling, response = [], [], []
     for i in used:
         others = [trials[j] for j in used if names[j] != names[i]] or [trials[i]]
         gains = stacked_gains([t.shared for t in others], [t.change for t in others])
+        gains = gains if setting.gains.any() else 0 * gains  # where the model stays put
         response.append(gains[:5] @ trials[i].shared)
         missed.append(trials[i].change - response[-1])
         group, perturbation = task.train_conditions[i]
