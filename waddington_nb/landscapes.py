@@ -136,6 +136,10 @@ def _field(landscape: Landscape, x: Tensor, parameters: Mapping[str, float | Ten
         return torch.as_tensor(landscape.force(x, **parameters))
     if not landscape.differentiable:
         return -_differences(lambda z: landscape.potential(z, **parameters), x).to(x.dtype)
+    if not torch.is_grad_enabled():  # nobody differentiates this any further: half the time
+        with torch.enable_grad():
+            z = x.detach().requires_grad_()
+            return -torch.autograd.grad(landscape.potential(z, **parameters).sum(), z)[0]
     return -torch.func.grad(lambda z: landscape.potential(z, **parameters).sum())(x)
 
 # %% ../nbs/04_landscapes.ipynb #c8065407
