@@ -10,7 +10,8 @@ __all__ = ['GRID_LIMIT', 'PROBLEMS', 'Push', 'Signals', 'Landscape', 'drift', 'a
            'mean_first_passage_1d', 'kramers_time', 'mean_first_passage_grid', 'simulate_first_passage', 'ActionPath',
            'minimum_action_path', 'quasi_potential', 'barriers', 'ControlProblem', 'trap', 'horseshoe', 'spiral',
            'Steered', 'check_problem', 'steer', 'straight', 'Optimum', 'optimal_control', 'rotation', 'rotated',
-           'rotated_problem', 'hill_network', 'density_potential', 'Basins', 'basins']
+           'rotated_problem', 'hill_network', 'density_potential', 'Basins', 'basins', 'moves_between_times',
+           'TimedLandscape', 'timed_potential']
 
 # %% ../nbs/04_landscapes.ipynb #1cb9b594
 import math
@@ -1082,3 +1083,71 @@ def basins(surface: Landscape | GridFunction, nodes: int = 101, persistence: flo
     ]
     passes = pd.DataFrame(rows, columns=["a", "b", "x", "y", "energy", "barrier"])
     return Basins(heights.axes, labels, place[bottoms], torch.as_tensor(height[bottoms]), passes)
+
+# %% ../nbs/04_landscapes.ipynb #bc82ca13
+def moves_between_times(cells: np.ndarray, time: np.ndarray, bins: int = 6) -> tuple[np.ndarray, np.ndarray]:
+    "Places and velocities, both m × d, of the cells (n × d) of all time bins (of equal numbers) but the last."
+    import ot
+
+    cells, time = np.asarray(cells, dtype=float), np.asarray(time, dtype=float)
+    if time.shape != cells.shape[:1] or not np.isfinite(time).all():
+        raise DataError(f"time needs one finite number for each of {len(cells)} cells; it has {time.shape}")
+    edges = np.unique(np.quantile(time, np.linspace(0, 1, bins + 1)))
+    part = np.searchsorted(edges[1:-1], time, side="right")
+    groups = [np.flatnonzero(part == k) for k in range(len(edges) - 1)]
+    groups = [group for group in groups if len(group)]
+    if len(groups) < 2:
+        raise DataError("time has one value only, cells move between times; use density_potential instead")
+    places, moves = [], []
+    for now, then in zip(groups[:-1], groups[1:], strict=True):
+        cost = ot.dist(cells[now], cells[then])
+        share = [np.full(len(group), 1 / len(group)) for group in (now, then)]
+        plan = ot.unbalanced.mm_unbalanced(*share, cost, reg_m=0.5 * cost.mean(), div="kl")
+        ahead = plan @ cells[then] / plan.sum(axis=1, keepdims=True).clip(1e-300)
+        places.append(cells[now])
+        moves.append((ahead - cells[now]) / (time[then].mean() - time[now].mean()))
+    return np.concatenate(places), np.concatenate(moves)
+
+# %% ../nbs/04_landscapes.ipynb #1bf635d7
+@dataclass(frozen=True, eq=False)
+class TimedLandscape:
+    "A landscape of cells with times, and the share of the moves' squares that its flow explains."
+
+    landscape: Landscape
+    explained: float
+
+
+def timed_potential(
+    cells: np.ndarray, time: np.ndarray, bandwidth: float, bins: int = 6, centres: int = 200, seed: int = 0
+) -> TimedLandscape:
+    "V = -ε log p - Φ of 2-D cells (n × 2) with times (n,); ε is half the bandwidth times the mean speed."
+    density = density_potential(cells, bandwidth)
+    places, moves = moves_between_times(cells, time, bins)
+    chosen = places[np.random.default_rng(seed).permutation(len(places))[:centres]]
+    apart = chosen - places[:, None]
+    slopes = apart * np.exp(-(apart**2).sum(-1, keepdims=True) / (2 * bandwidth**2)) / bandwidth**2
+    design, wanted = slopes.transpose(0, 2, 1).reshape(-1, len(chosen)), moves.reshape(-1)
+    gram = design.T @ design
+    ridge = 1e-3 * np.trace(gram) / len(gram) * np.eye(len(gram))
+    weights = np.linalg.solve(gram + ridge, design.T @ wanted)
+    left = np.square(design @ weights - wanted).sum() / np.square(wanted).sum()
+    epsilon = bandwidth * float(np.linalg.norm(moves, axis=1).mean()) / 2
+    parts = [torch.as_tensor(part) for part in (chosen, weights)]
+    potential = partial(_flowing, density.potential, epsilon, bandwidth, *parts)
+    return TimedLandscape(
+        replace(density, potential=potential, sigma=math.sqrt(2 * epsilon)), 1 - float(left)
+    )
+
+# %% ../nbs/04_landscapes.ipynb #cb51c477
+def _flowing(
+    minus_log_density: Callable[[Tensor], Tensor],
+    epsilon: float,
+    bandwidth: float,
+    centres: Tensor,
+    weights: Tensor,
+    x: Tensor,
+) -> Tensor:
+    "ε·(-log p) - Φ, (...), at x (..., 2)."
+    squares = (x[..., None, :] - centres.to(x)).square().sum(-1)
+    bells = torch.exp(-squares / (2 * bandwidth**2)) @ weights.to(x)
+    return epsilon * minus_log_density(x) - bells
