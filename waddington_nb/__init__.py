@@ -23,6 +23,7 @@ _HOME = {
     "minimum_action_path": "landscapes",
     "optimal_control": "landscapes",
     "density_potential": "landscapes",
+    "timed_potential": "landscapes",
     "plot_surface": "landscapes",
     "TransportWorld": "worlds",
     "ScreenWorld": "worlds",

@@ -371,7 +371,7 @@ def langevin_step(
 # %% ../nbs/04_landscapes.ipynb #5c3ca829
 def relax(landscape: Landscape, x: Tensor, steps: int = 3000) -> Tensor:
     "Where cells x (n × d) come to rest without noise and control, (n, d), float64."
-    x = x.double()
+    x = x.detach().double()
     low, high = torch.tensor(landscape.bounds, dtype=torch.float64).T
     reach = 0.01 * (high - low).norm()
     for step in range(steps):
