@@ -386,7 +386,7 @@ def relax(landscape: Landscape, x: Tensor, steps: int = 3000) -> Tensor:
 # %% ../nbs/04_landscapes.ipynb #3ba24a40
 def check_dt(landscape: Landscape, start: Tensor, dt: float, substeps: int = 1) -> None:
     "Raises `DataError`, saying what would do, if the step is unstable in the valleys below `start` (n × d)."
-    floor = relax(landscape, start[:64])
+    floor = relax(landscape, start[:16])
     curvature = torch.linalg.eigvals(jacobian(landscape, floor)).abs().amax(dim=-1).max().item()
     if dt / substeps * curvature >= 2:
         enough = math.floor(dt * curvature / 2) + 1
@@ -1003,8 +1003,14 @@ def density_potential(cells: np.ndarray, bandwidth: float | None = None) -> Land
     )
 
 
+def _squares(x: Tensor, centres: Tensor) -> Tensor:
+    "|x - c|², (..., centres), as |x|² - 2 x·c + |c|²: no array of differences."
+    centres = centres.to(x)
+    return x.square().sum(-1, keepdim=True) - 2 * x @ centres.T + centres.square().sum(-1)
+
+
 def _minus_log_density(cells: Tensor, bandwidth: float, x: Tensor) -> Tensor:
-    squares = (x[..., None, :] - cells.to(x)).square().sum(-1)
+    squares = _squares(x, cells)
     constant = math.log(len(cells)) + cells.shape[1] / 2 * math.log(2 * math.pi * bandwidth**2)
     return constant - torch.logsumexp(-squares / (2 * bandwidth**2), dim=-1)
 
@@ -1148,6 +1154,5 @@ def _flowing(
     x: Tensor,
 ) -> Tensor:
     "ε·(-log p) - Φ, (...), at x (..., 2)."
-    squares = (x[..., None, :] - centres.to(x)).square().sum(-1)
-    bells = torch.exp(-squares / (2 * bandwidth**2)) @ weights.to(x)
+    bells = torch.exp(-_squares(x, centres) / (2 * bandwidth**2)) @ weights.to(x)
     return epsilon * minus_log_density(x) - bells
