@@ -386,7 +386,7 @@ def relax(landscape: Landscape, x: Tensor, steps: int = 3000) -> Tensor:
 # %% ../nbs/04_landscapes.ipynb #3ba24a40
 def check_dt(landscape: Landscape, start: Tensor, dt: float, substeps: int = 1) -> None:
     "Raises `DataError`, saying what would do, if the step is unstable in the valleys below `start` (n × d)."
-    floor = relax(landscape, start[:16])
+    floor = relax(landscape, start[:64])
     curvature = torch.linalg.eigvals(jacobian(landscape, floor)).abs().amax(dim=-1).max().item()
     if dt / substeps * curvature >= 2:
         enough = math.floor(dt * curvature / 2) + 1
