@@ -64,6 +64,18 @@ def check_n_latent(n_latent: int) -> None:
     if n_latent < 1:
         raise DataError(f"n_latent is {n_latent}, but a latent space needs at least 1 dimension (--latent)")
 
+# %% ../nbs/03_representations.ipynb #447e1481
+def _descend(
+    networks: Sequence[nn.Module], loss: Callable[[], torch.Tensor], steps: int, learning_rate: float
+) -> None:
+    "Train networks in place by Adam on a loss that draws a batch of its own at every step."
+    parameters = [p for network in networks for p in network.parameters()]
+    optimiser = torch.optim.Adam(parameters, lr=learning_rate)
+    for _ in range(steps):
+        optimiser.zero_grad()
+        loss().backward()
+        optimiser.step()
+
 # %% ../nbs/03_representations.ipynb #1b67c541
 @single_thread()
 def fit_autoencoder(
@@ -83,13 +95,12 @@ def fit_autoencoder(
         torch.manual_seed(seed)
         encoder = nn.Sequential(nn.Linear(x.shape[1], hidden), nn.ELU(), nn.Linear(hidden, n_latent))
         decoder = nn.Sequential(nn.Linear(n_latent, hidden), nn.ELU(), nn.Linear(hidden, x.shape[1]))
-    optimiser = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=learning_rate)
-    for _ in range(steps):
+
+    def loss() -> torch.Tensor:
         batch = data[torch.randint(len(data), (batch_size,), generator=generator)] - mean
-        loss = (decoder(encoder(batch)) - batch).square().mean()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
+        return (decoder(encoder(batch)) - batch).square().mean()
+
+    _descend([encoder, decoder], loss, steps, learning_rate)
     return _as_representation(encoder, decoder, data, mean)
 
 # %% ../nbs/03_representations.ipynb #136fcbaf
@@ -157,14 +168,13 @@ def fit_graph(
         torch.manual_seed(seed)
         encoder, d = _Attention(z.shape[1], n_latent), z.shape[1]
         decoder = nn.Sequential(nn.Linear(n_latent, hidden), nn.ELU(), nn.Linear(hidden, d))
-    optimiser = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=learning_rate)
-    for _ in range(steps):
+
+    def loss() -> torch.Tensor:
         rows = torch.randint(len(data), (batch_size,), generator=generator)
         shown = data[rows] * (torch.rand(batch_size, d, generator=generator) < 0.5)
-        loss = (decoder(encoder(shown, data[near[rows]])) - data[rows]).square().mean()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
+        return (decoder(encoder(shown, data[near[rows]])) - data[rows]).square().mean()
+
+    _descend([encoder, decoder], loss, steps, learning_rate)
     return _as_graph(encoder.requires_grad_(False), decoder.requires_grad_(False), z, mean, size, k)
 
 # %% ../nbs/03_representations.ipynb #dcb9e1c9
