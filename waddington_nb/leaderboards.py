@@ -24,7 +24,7 @@ from .evaluation import interval, resample_weights, score_predictions
 from .interpretation import condition_rows
 from .metrics import HIGHER_IS_BETTER
 from .plots import COLOURS, METHOD_NAMES
-from .tasks import Task, arm_sizes, require_key
+from .tasks import Task, arm_sizes, require_key, with_doses
 from .trajectories import reference_space
 
 # %% ../nbs/20_leaderboards.ipynb #5a5faeb4
@@ -247,6 +247,15 @@ def _check_contest(methods: Mapping[str, Competitor], seeds: Sequence[int], foun
         if name not in found:
             raise DataError(f"{name!r} cannot be held out; {close_names(name, found)}")
 
+# %% ../nbs/20_leaderboards.ipynb #b16d3ecf
+def _dosed(adata: ad.AnnData, dose_key: str, **keys) -> tuple[ad.AnnData, dict]:
+    "Cells with labels `name@dose`, so that each dose is held out by itself, and the other keys."
+    key, control = keys.get("perturbation_key", "perturbation"), keys.get("control", "control")
+    labels = with_doses(adata.obs, require_key(adata.obs, key, "perturbation_key"), control, dose_key)
+    adata = adata.copy()
+    adata.obs[key] = labels
+    return adata, keys
+
 # %% ../nbs/20_leaderboards.ipynb #90ddc0fc
 def leaderboard(
     adata: ad.AnnData,
@@ -256,12 +265,14 @@ def leaderboard(
     seeds: Sequence[int] = (0,),  # of the methods that take one
     hold_out: Sequence[str] | None = None,  # only these; all by default
     progress: bool = False,
-    **keys,  # of `Task`: perturbation_key, control, group_key, ...
+    **keys,  # of `Task`: perturbation_key, control, group_key, dose_key, ...
 ) -> pd.DataFrame:
     """Scores of every method on everything held out in turn, one row per unit, condition, method, metric, gene set and seed.
 
     Columns: held_out, group, perturbation, method, metric, genes, seed, value, null, ceiling; what has too few cells to
     be held out is named in `attrs['set_aside']`. Raises `DataError`."""
+    if keys.get("dose_key") is not None:
+        adata, keys = _dosed(adata, **keys)
     named = {k: v for k, v in keys.items() if k in inspect.signature(units).parameters}
     found, aside = units(adata, over, **named)
     _check_contest(methods, seeds, found, hold_out)

@@ -18,7 +18,7 @@ from .baselines import arm
 from .core import DataError
 from .interpretation import condition_rows
 from .metrics import top_genes
-from .prediction import Model, fit, make_trials, stacked_gains
+from .prediction import Model, fit, make_trials, stacked_gains, supported_rule
 from .tasks import Task
 
 # %% ../nbs/18_uncertainty.ipynb #98f63dc7
@@ -71,11 +71,11 @@ def left_out_residuals(model: Model, task: Task) -> Residuals:
     )
     names = np.array([(g if task.hold_out is not None else p) for g, p in task.train_conditions])
     used = [i for i, trial in enumerate(trials) if trial.alike] or list(range(len(trials)))
+    rule = stacked_gains if setting.relations is None else supported_rule([trials[i] for i in used])
     missed, sampling, response = [], [], []
     for i in used:
         others = [trials[j] for j in used if names[j] != names[i]] or [trials[i]]
-        gains = stacked_gains([t.shared for t in others], [t.change for t in others])
-        gains = gains if setting.gains.any() else 0 * gains  # where the model stays put
+        gains = rule([t.shared for t in others], [t.change for t in others])
         response.append(gains[:5] @ trials[i].shared)
         missed.append(trials[i].change - response[-1])
         group, perturbation = task.train_conditions[i]
