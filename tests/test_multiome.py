@@ -22,7 +22,7 @@ from waddington_nb.multiome import (
     score_features,
     write_h5mu,
 )
-from waddington_nb.tasks import TimeTask, binarise, read_modalities
+from waddington_nb.tasks import TimeTask, binarise, clr, read_modalities
 
 KEYS = ["--perturbation-key", "arm", "--control", "control", "--time-key", "hours"]
 STAGES = [wd.TRPO(steps=3000), wd.PPO(steps=3000)]
@@ -192,8 +192,10 @@ def test_protein_is_taken_relative(parts):
     prot = ad.AnnData(counts, obs=parts["rna"].obs.copy())
     prot.var_names = [f"tag{i}" for i in range(8)]
     task = TimeTask({"rna": parts["rna"], "prot": prot}, "hours", 1)
+    assert np.allclose(task.modalities["prot"].x.toarray(), clr(counts)[task.is_train | task.is_truth])
     model = quick(task)
-    assert predict(model, task, 1.0)["prot"].shape == (30, 8)
+    predicted = predict(model, task, 1.0)["prot"]
+    assert predicted.shape == (30, 8) and np.abs(predicted.X - predicted.layers["control"]).max() < 2
 
 
 POSITIONS = "gene,chrom,start,end,strand\n" + "".join(

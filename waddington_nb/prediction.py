@@ -98,7 +98,9 @@ def scaled_prior(shared: Sequence[np.ndarray], changes: Sequence[np.ndarray]) ->
     return PRIOR * np.append(np.full(5, max(scale, 0.0)), 1.0)
 
 # %% ../nbs/14_prediction.ipynb #c24cd28d
-GainRule = Callable[[Sequence[np.ndarray], Sequence[np.ndarray]], np.ndarray]  # from shared directions and real changes
+GainRule = Callable[
+    [Sequence[np.ndarray], Sequence[np.ndarray]], np.ndarray
+]  # from shared directions and real changes
 
 
 def stay(shared: Sequence[np.ndarray], changes: Sequence[np.ndarray]) -> np.ndarray:

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BASE', 'Representation', 'fit_pca', 'check_n_latent', 'fit_autoencoder', 'fit_graph', 'nonnegative', 'molecule',
            'overdispersion', 'even_uniforms', 'poisson_quantile', 'binomial_quantile', 'recount', 'fit_representation',
-           'after', 'tf_idf', 'fit_lsi', 'clr', 'Joint', 'fit_joint']
+           'after', 'tf_idf', 'fit_lsi', 'Joint', 'fit_joint']
 
 # %% ../nbs/03_representations.ipynb #2a945cab
 from collections.abc import Callable, Mapping, Sequence
@@ -361,12 +361,6 @@ def fit_lsi(x: sparse.csr_matrix, n_latent: int = 30) -> Representation:
         axes.shape[1], encode=encode, reconstruct=lambda z: np.clip(rate + z.astype(np.float32) @ slope, 0, 1)
     )
 
-# %% ../nbs/03_representations.ipynb #2afe8b32
-def clr(x: np.ndarray) -> np.ndarray:
-    "Centred log ratio of counts (cells × proteins), float32."
-    x = np.asarray(x, np.float32)
-    return np.log1p(x / np.exp(np.log1p(x).mean(axis=1, keepdims=True)))
-
 # %% ../nbs/03_representations.ipynb #86d3ccca
 @dataclass(frozen=True)
 class Joint:
@@ -420,7 +414,7 @@ class Joint:
 
 # %% ../nbs/03_representations.ipynb #46447d67
 def fit_joint(
-    x: Mapping[str, sparse.csr_matrix],  # training cells × features, by modality
+    x: Mapping[str, sparse.csr_matrix],  # training cells × features, by modality, as in a `TimeTask`
     kinds: Mapping[str, str],  # modality → rna, atac or protein
     n_latent: int = 30,  # of each
     representation: str = "pca",  # of the plain states: as they are; or 'autoencoder', 'graph'
@@ -433,7 +427,7 @@ def fit_joint(
             f"representation {representation!r} is unknown; choose 'pca', 'autoencoder' or 'graph'"
         )
     dense = lambda m: np.asarray(m.todense(), np.float32)
-    ways = {"rna": dense, "atac": lambda m: m, "protein": lambda m: clr(dense(m))}
+    ways = {"rna": dense, "atac": lambda m: m, "protein": dense}
     prepare = {name: ways[kinds[name]] for name in x}
     parts, scales = {}, {}
     for name, matrix in x.items():

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['FEWEST', 'RESPONDERS', 'JOINTS', 'MODALITIES', 'read', 'labels', 'require_key', 'values', 'guess_kind',
-           'check_values', 'log_normalise', 'responding_genes', 'variable_genes', 'split', 'check_combinations',
-           'usable_cells', 'arm_sizes', 'dose_of', 'with_doses', 'Task', 'modality_kind', 'read_modalities',
-           'as_modalities', 'common_cells', 'binarise', 'courses', 'Modality', 'TimeTask']
+           'check_values', 'log_normalise', 'log_base', 'responding_genes', 'variable_genes', 'split',
+           'check_combinations', 'usable_cells', 'arm_sizes', 'dose_of', 'with_doses', 'Task', 'modality_kind',
+           'read_modalities', 'as_modalities', 'common_cells', 'binarise', 'clr', 'courses', 'Modality', 'TimeTask']
 
 # %% ../nbs/01_tasks.ipynb #8d73eb8d
 import warnings
@@ -142,6 +142,12 @@ def log_normalise(X, kind: str, log_base: float | None = None) -> sparse.csr_mat
     X.data *= np.repeat(1e4 / np.maximum(total, 1e-12), np.diff(X.indptr)).astype(np.float32)
     np.log1p(X.data, out=X.data)
     return X
+
+# %% ../nbs/01_tasks.ipynb #f390a375
+def log_base(adata: ad.AnnData, x_kind: str) -> float | None:
+    "Base of the logarithm that scanpy noted in `uns` of log-transformed cells; None for the natural one."
+    said = adata.uns.get("log1p")
+    return said.get("base") if x_kind == "log1p" and isinstance(said, Mapping) else None
 
 # %% ../nbs/01_tasks.ipynb #3ca31cbd
 def responding_genes(x: sparse.csr_matrix, perturbation: np.ndarray, control: str, k: int) -> np.ndarray:
@@ -486,9 +492,7 @@ class Task:
     def _express(self, adata: ad.AnnData, n_genes: int, x_kind: str) -> None:
         "Set `x` and `genes`: one scale, per cell, so that nothing leaks; genes chosen on training cells."
         self.x_kind = check_values(adata.X, x_kind, self.is_train)
-        said = adata.uns.get("log1p")  # scanpy's own note on its logarithm
-        base = said.get("base") if self.x_kind == "log1p" and isinstance(said, Mapping) else None
-        x = log_normalise(adata.X, self.x_kind, base)
+        x = log_normalise(adata.X, self.x_kind, log_base(adata, self.x_kind))
         total = np.median(np.asarray(np.expm1(x[self.is_train]).sum(axis=1)))
         if abs(total / 1e4 - 1) > 0.05:
             self.notes.append(
@@ -616,6 +620,12 @@ def binarise(X, name: str = "atac") -> tuple[sparse.csr_matrix, str]:
     X.data[:] = 1
     return X, kind
 
+# %% ../nbs/01_tasks.ipynb #2afe8b32
+def clr(x: np.ndarray) -> np.ndarray:
+    "Centred log ratio of counts (cells × proteins), float32."
+    x = np.asarray(x, np.float32)
+    return np.log1p(x / np.exp(np.log1p(x).mean(axis=1, keepdims=True)))
+
 # %% ../nbs/01_tasks.ipynb #cc45e1ec
 def courses(label: np.ndarray, time: np.ndarray, control: str | None) -> np.ndarray:
     """The course that every cell belongs to, text, (cells,); '' belongs to all.
@@ -634,7 +644,7 @@ def courses(label: np.ndarray, time: np.ndarray, control: str | None) -> np.ndar
 # %% ../nbs/01_tasks.ipynb #ecf42aec
 @dataclass(frozen=True)
 class Modality:
-    "One modality of a `TimeTask`: `x` is cells × features, CSR float32 (RNA on the log scale, ATAC 0 or 1, protein as given)."
+    "One modality of a `TimeTask`: `x` is cells × features, CSR float32 (RNA on the log scale, ATAC 0 or 1, protein as centred log ratio)."
 
     kind: str
     x: sparse.csr_matrix
@@ -659,6 +669,7 @@ class TimeTask:
         modalities: Sequence[str] | None = None,  # which to use; all
         n_genes: int = 2000,  # of RNA, the most variable in training cells
         min_cells: int = 10,  # fewest cells of a population, and in which a peak must be open
+        x_kind: str = "auto",  # what RNA holds: 'counts', 'log1p' or 'linear'
     ):
         self.time_key, self.perturbation_key, self.control = time_key, perturbation_key, _text(control)
         self.min_cells = min_cells
@@ -666,9 +677,10 @@ class TimeTask:
         self.names, self.notes = common_cells(parts)
         parts = {name: part[self.names] for name, part in parts.items()}
         self.obs = self._columns(parts)
+        parts = self._usable(parts)
         self.time = _numbers(self.obs, time_key, "time_key")
         self._split(hold_out_time)
-        self.modalities = {name: self._express(name, part, n_genes) for name, part in parts.items()}
+        self.modalities = {name: self._express(name, part, n_genes, x_kind) for name, part in parts.items()}
 
     def _columns(self, parts: Mapping[str, ad.AnnData]) -> pd.DataFrame:
         "Time and label of every cell, from the first modality that has them."
@@ -679,9 +691,22 @@ class TimeTask:
                 require_key(next(iter(parts.values())).obs, key, what)
         return pd.DataFrame({key: have(key)[key] for key in keys}, index=self.names)
 
+    def _usable(self, parts: Mapping[str, ad.AnnData]) -> dict[str, ad.AnnData]:
+        "The cells that have a label and express some RNA; the others are named in the notes."
+        label, all_of = np.full(len(self.names), "all"), np.full(len(self.names), "all")
+        if self.perturbation_key is not None:
+            label = require_key(self.obs, self.perturbation_key, "perturbation_key")
+        rna = [part.X for name, part in parts.items() if modality_kind(name) == "rna"]
+        keep, notes = usable_cells(rna[0] if rna else np.ones((len(label), 1)), label, all_of, None)
+        self.notes += notes
+        self.names, self.obs = self.names[keep], self.obs.loc[keep]
+        return {name: part[keep] for name, part in parts.items()}
+
     def _split(self, hold_out_time: float | Sequence[float]) -> None:
         "Set times, courses and masks."
         self.held_out = np.unique(np.atleast_1d(np.asarray(hold_out_time, float)))
+        if not np.isfinite(self.held_out).all():
+            raise DataError(f"hold_out_time is {hold_out_time}; give a number of {self.time_key!r}")
         self.is_truth = np.isin(self.time, self.held_out)
         self.is_train, self.times = ~self.is_truth, np.unique(self.time[~self.is_truth])
         measured = ", ".join(f"{t:g}" for t in np.unique(self.time))
@@ -723,7 +748,7 @@ class TimeTask:
         for time in np.setdiff1d(self.held_out, self.time):
             self.notes.append(f"No cells were measured at {self.time_key} {time:g}: nothing to score there.")
 
-    def _express(self, name: str, part: ad.AnnData, n_genes: int) -> Modality:
+    def _express(self, name: str, part: ad.AnnData, n_genes: int, x_kind: str) -> Modality:
         "Scale and features of one modality; whatever is fitted is fitted on training cells."
         kind, train = modality_kind(name), self.is_train
         if kind == "atac":
@@ -732,11 +757,12 @@ class TimeTask:
             if held != "counts":
                 self.notes.append(f"{name} held {held} values, not counts; values above zero count as open.")
         elif kind == "rna":
-            held = check_values(part.X, "auto", train)
-            x = log_normalise(part.X, held)
+            held = check_values(part.X, x_kind, train)
+            x = log_normalise(part.X, held, log_base(part, held))
             kept = variable_genes(x[train], n_genes, np.array([], int))
         else:
-            held, x = check_values(part.X, "auto", train), sparse.csr_matrix(part.X, dtype=np.float32)
+            held = check_values(part.X, "auto", train)
+            x = sparse.csr_matrix(clr(part.X.toarray() if sparse.issparse(part.X) else part.X))
             kept = np.flatnonzero(np.asarray(x[train].sum(axis=0)).ravel() > 0)
         if len(kept) < 2:
             raise DataError(

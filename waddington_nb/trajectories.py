@@ -359,8 +359,7 @@ def _null_curve(
 
 # %% ../nbs/12_trajectories.ipynb #f9b783e6
 def score_trajectory(
-    simulated: np.ndarray
-    | Mapping[str, np.ndarray],  # steps × cells × d, step 0 the start; or several, by name
+    simulated: np.ndarray | Mapping[str, np.ndarray],  # steps × cells × d; or several, by name
     measured: Mapping[float, np.ndarray],  # time → real cells × d, those used in training
     held_out: Mapping[float, np.ndarray],  # time → real cells × d, never used
     clock: np.ndarray | None = None,  # time of each step; even speed over the measured range
@@ -377,7 +376,7 @@ def score_trajectory(
     paths = dict(simulated) if isinstance(simulated, Mapping) else {"simulated": simulated}
     for name, path in paths.items():
         paths[name], ticks = _checked(path, measured, held_out, clock)
-    rows = []
+    rows, begin = [], int(np.abs(ticks - min(measured)).argmin())
     for time, cells in held_out.items():
         halves, where = split_halves(cells, seed), bracket(measured, time)
         pairing = transport_pairs(measured[where.early], measured[where.late])
@@ -385,7 +384,7 @@ def score_trajectory(
             null = _null_scores(measured, halves[0], time, metric, pairing, len(ticks))
             ceiling = population_distances([halves[1]], [halves[0]], metric).item()
             for name, path in paths.items():
-                for row in _scores_at(path, halves[0], time, ticks, metric):
+                for row in _scores_at(path, halves[0], time, ticks, metric, begin):
                     first = {"modality": modality, "method": name, "time": float(time)}
                     population = at_time(path, ticks, row["at"])
                     low, high = distance_interval(population, halves[0], metric, seed=seed)
@@ -404,7 +403,7 @@ def split_halves(cells: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 # %% ../nbs/12_trajectories.ipynb #c0b77025
 def _scores_at(
-    path: np.ndarray, target: np.ndarray, time: float, clock: np.ndarray, metric: str
+    path: np.ndarray, target: np.ndarray, time: float, clock: np.ndarray, metric: str, begin: int = 0
 ) -> list[dict]:
     "The path and the timed score of one simulation at one held-out time."
     along = population_distances(path, [target], metric)[:, 0]
@@ -419,7 +418,7 @@ def _scores_at(
             "metric": metric,
             "value": float(value),
             "at": float(at),
-            "no_change": float(along[0]),
+            "no_change": float(along[begin]),
         }
         for score, (value, at) in found.items()
     ]
