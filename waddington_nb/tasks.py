@@ -66,7 +66,8 @@ def _read_modality(file: h5py.File, path: Path, modality: str) -> ad.AnnData:
 def labels(column: pd.Series) -> np.ndarray:
     "The labels of an `obs` column as text, shape (cells,); missing ones become `''`."
     if isinstance(column.dtype, pd.CategoricalDtype):
-        column = column.astype(column.cat.categories.dtype)
+        column = column.cat.remove_unused_categories()
+        return np.append(labels(pd.Series(column.cat.categories)), "")[column.cat.codes]
     if (
         pd.api.types.is_float_dtype(column)
         and ((column.dropna() % 1 == 0) & (column.dropna().abs() < 2**53)).all()
@@ -369,7 +370,8 @@ def with_doses(obs: pd.DataFrame, done: np.ndarray, control: str, dose_key: str)
                 f"combination {name!r} cannot share one dose; write a dose in each part of the label (A@1+B@10) and leave out dose_key"
             )
     joined = done.astype(object)
-    joined[treated] = [f"{name}@{value:g}" for name, value in zip(done[treated], dose[treated], strict=True)]
+    text = [f"{value:.15g}".replace("e+", "e") for value in dose[treated]]  # a + would join a combination
+    joined[treated] = [f"{name}@{value}" for name, value in zip(done[treated], text, strict=True)]
     return joined.astype(str)
 
 # %% ../nbs/01_tasks.ipynb #cb3733a9

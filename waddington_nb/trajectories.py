@@ -40,9 +40,13 @@ def medoid(z: np.ndarray) -> int:
 
 # %% ../nbs/12_trajectories.ipynb #4876f989
 def diffusion_pseudotime(z: np.ndarray, root: int, neighbours: int = 15) -> np.ndarray:
-    "Pseudotime of cells (cells × features) in [0, 1], from cell `root`; unreachable cells get 1. Plain distance if cells coincide."
+    "Pseudotime of cells (cells × features) in [0, 1], from cell `root`; unreachable cells get 1. Plain distance if cells coincide or are few."
     import scanpy as sc
 
+    distance, components = np.linalg.norm(z - z[root], axis=1), min(10, len(z) - 2)
+    plain = distance / max(distance.max(), 1e-12)
+    if components < 3:  # too few cells for a spectrum
+        return plain
     cells = ad.AnnData(np.zeros((len(z), 1), np.float32), obsm={"z": z})
     cells.uns["iroot"] = root
     with warnings.catch_warnings():
@@ -51,11 +55,10 @@ def diffusion_pseudotime(z: np.ndarray, root: int, neighbours: int = 15) -> np.n
             cells, min(neighbours, len(z) - 1), use_rep="z", method="gauss", transformer="sklearn"
         )
         try:
-            sc.tl.diffmap(cells, n_comps=min(10, len(z) - 2))
-            sc.tl.dpt(cells)
+            sc.tl.diffmap(cells, n_comps=components)
+            sc.tl.dpt(cells, n_dcs=components)
         except (ArpackError, np.linalg.LinAlgError):  # many equal cells: no spectrum to diffuse along
-            distance = np.linalg.norm(z - z[root], axis=1)
-            return distance / max(distance.max(), 1e-12)
+            return plain
     time = cells.obs["dpt_pseudotime"].to_numpy(float)
     return np.where(np.isfinite(time), time, 1.0)
 
