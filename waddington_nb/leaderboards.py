@@ -24,7 +24,7 @@ from .evaluation import interval, resample_weights, score_predictions
 from .interpretation import condition_rows
 from .metrics import HIGHER_IS_BETTER
 from .plots import COLOURS, METHOD_NAMES
-from .tasks import Task, arm_sizes, require_key, with_doses
+from .tasks import Task, _text, arm_sizes, require_key, with_doses
 from .trajectories import reference_space
 
 # %% ../nbs/20_leaderboards.ipynb #5a5faeb4
@@ -60,7 +60,7 @@ def _arms(
     group = (
         np.full(adata.n_obs, "all") if group_key is None else require_key(adata.obs, group_key, "group_key")
     )
-    labelled = (done != "") & (group != "")
+    labelled, control = (done != "") & (group != ""), _text(control)
     sizes = arm_sizes(done, group, labelled & (done != control), labelled & (done == control))
     return sizes.assign(unit=sizes["group" if over == "group" else "perturbation"])
 
@@ -250,7 +250,7 @@ def _check_contest(methods: Mapping[str, Competitor], seeds: Sequence[int], foun
 # %% ../nbs/20_leaderboards.ipynb #b16d3ecf
 def _dosed(adata: ad.AnnData, dose_key: str, **keys) -> tuple[ad.AnnData, dict]:
     "Cells with labels `name@dose`, so that each dose is held out by itself, and the other keys."
-    key, control = keys.get("perturbation_key", "perturbation"), keys.get("control", "control")
+    key, control = keys.get("perturbation_key", "perturbation"), _text(keys.get("control", "control"))
     labels = with_doses(adata.obs, require_key(adata.obs, key, "perturbation_key"), control, dose_key)
     adata = adata.copy()
     adata.obs[key] = labels
@@ -270,24 +270,32 @@ def leaderboard(
     """Scores of every method on everything held out in turn, one row per unit, condition, method, metric, gene set and seed.
 
     Columns: held_out, group, perturbation, method, metric, genes, seed, value, null, ceiling; what has too few cells to
-    be held out is named in `attrs['set_aside']`. Raises `DataError`."""
+    be held out, or makes no `Task`, is named in `attrs['set_aside']`. Raises `DataError`, also where no unit makes one."""
     if keys.get("dose_key") is not None:
         adata, keys = _dosed(adata, **keys)
     named = {k: v for k, v in keys.items() if k in inspect.signature(units).parameters}
     found, aside = units(adata, over, **named)
     _check_contest(methods, seeds, found, hold_out)
     methods = _NULLS | dict(methods)
-    runs, tables = sum(len(seeds) if takes_seed(m) else 1 for m in methods.values()), []
+    runs = sum(len(seeds) if takes_seed(m) else 1 for m in methods.values())
+    tables, refused = [], {}
     with tqdm(total=runs * len(hold_out or found), disable=not progress, unit="run") as bar:
         for unit in hold_out or found:
-            task = Task(adata, **keys, **{OVER[over]: unit})
+            try:
+                task = Task(adata, **keys, **{OVER[over]: unit})
+            except DataError as error:  # all refused: the data are at fault, not the unit
+                refused[unit] = error
+                bar.total -= runs
+                continue
             tick = lambda name, unit=unit: (bar.set_postfix_str(f"{name} on {unit}"), bar.update())
             predictions = run_methods(task, methods, seeds, tick)
             table = score_predictions(task, predictions, reference_space(task), times=0)
             tables.append(table.drop(columns=["modality", "ci_low", "ci_high"]).assign(held_out=unit))
+    if not tables:
+        raise next(iter(refused.values()))
     scores = pd.concat(tables, ignore_index=True)
     scores = scores[["held_out", *scores.columns.drop("held_out")]]
-    scores.attrs["set_aside"] = aside
+    scores.attrs["set_aside"] = sorted({*aside, *refused})
     return scores
 
 # %% ../nbs/20_leaderboards.ipynb #aab05778
