@@ -41,13 +41,28 @@ def _finish(ax: Axes, show: bool) -> Axes:
 
 # %% ../nbs/16_plots.ipynb #76cc8cd0
 def plane(start: np.ndarray, real: np.ndarray) -> np.ndarray:
-    "Two orthonormal axes (d × 2): along the change of the mean, and the direction of most other variance."
+    "Two orthonormal axes (d × 2): along the change of the mean, and the direction of most other variance of all but the outermost 1 % of cells."
     across = real.mean(axis=0) - start.mean(axis=0)
     across = across / max(np.linalg.norm(across), 1e-12)
     centred = np.concatenate([start - start.mean(axis=0), real - real.mean(axis=0)])
     rest = centred - np.outer(centred @ across, across)
+    size = np.linalg.norm(rest, axis=1)
+    rest = rest[size <= np.quantile(size, 0.99)]
     up = np.linalg.svd(rest, full_matrices=False)[2][0] if len(across) > 1 else np.zeros_like(across)
     return np.stack([across, up], axis=1)
+
+# %% ../nbs/16_plots.ipynb #1811df06
+def _frame(ax: Axes, points: np.ndarray) -> None:
+    "Leave the few points (n × 2) far beyond all others out of the picture, and say how many they are."
+    low, high = np.quantile(points, [0.01, 0.99], axis=0)
+    inside = ((points >= 2 * low - high) & (points <= 2 * high - low)).all(axis=1)
+    if inside.all():
+        return
+    for limit, part in zip((ax.set_xlim, ax.set_ylim), points[inside].T, strict=True):
+        limit(part.min() - 0.05 * np.ptp(part), part.max() + 0.05 * np.ptp(part))
+    ax.text(
+        0.01, 0.01, f"{(~inside).sum()} beyond the frame", transform=ax.transAxes, fontsize=8, color="0.4"
+    )
 
 # %% ../nbs/16_plots.ipynb #756c753c
 def plot_cells(
@@ -77,6 +92,7 @@ def plot_cells(
             line[-2],
             arrowprops={"arrowstyle": "-|>", "color": COLOURS["simulated"], "lw": 0.8, "alpha": 0.9},
         )
+    _frame(ax, np.concatenate([start, real, path[:, -1]]) @ axes)
     ax.set(
         title=title,
         xlabel="control → perturbed (change of the mean)",
