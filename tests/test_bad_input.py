@@ -68,6 +68,13 @@ def test_options(waddington, cells_file, tmp_path, said, options):
         ("only 0 genes vary", lambda a: setattr(a, "X", np.ones_like(a.X))),
         ("not finite numbers", lambda a: None),
         ("no expression in any", lambda a: a.X.__setitem__(slice(None), 0)),
+        ("adata.layers[...], there is none", lambda a: setattr(a, "X", None)),
+        (
+            "'NK' has no perturbed cells to predict",
+            lambda a: a.obs.__setitem__(
+                "perturbation", np.where(a.obs["cell_type"] == "NK", "control", a.obs["perturbation"])
+            ),
+        ),
     ],
 )
 def test_cells(waddington, cells, tmp_path, said, damage):

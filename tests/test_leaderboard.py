@@ -32,3 +32,24 @@ def test_a_report_of_predictions_with_nan_is_refused(cells):
     guess.X[0, 0] = np.inf
     with pytest.raises(wd.DataError, match="NaN or infinite"):
         wd.evaluate(task, guess, times=0)
+
+
+def test_a_unit_without_a_task_does_not_end_the_contest(cells):
+    "Control cells of NK without any expression are seen only when its task is made."
+    empty = (cells.obs["cell_type"] == "NK") & (cells.obs["perturbation"] == "control")
+    cells.X[np.flatnonzero(empty)[9:]] = 0
+    scores = wd.leaderboard(cells, {}, group_key="cell_type")
+    assert set(scores["held_out"]) == {"B", "T"} and scores.attrs["set_aside"] == ["NK"]
+    with pytest.raises(wd.DataError, match="perturbation 'IFNX' is not in"):
+        wd.leaderboard(cells, {}, group_key="cell_type", perturbation="IFNX")
+    with pytest.raises(wd.DataError, match="too few cells held out"):
+        wd.leaderboard(cells, {}, group_key="cell_type", hold_out=["NK"])
+
+
+def test_control_may_be_a_number(cells):
+    cells.obs["perturbation"] = (cells.obs["perturbation"] != "control").astype(int)
+    cells.obs["dose"] = np.arange(cells.n_obs) // 2 % 2 + 1
+    keys = {"group_key": "cell_type", "control": 0}
+    scores = wd.leaderboard(cells, {}, over="perturbation", dose_key="dose", hold_out=["1@2"], **keys)
+    assert set(scores["perturbation"]) == {"1@2"}
+    assert set(wd.leaderboard(cells, {}, hold_out=["NK"], **keys)["perturbation"]) == {"1"}

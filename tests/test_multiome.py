@@ -11,7 +11,7 @@ import pytest
 from scipy import sparse
 
 import waddington_nb as wd
-from waddington_nb import representations
+from waddington_nb import cli, representations
 from waddington_nb.multiome import (
     CONCORDANCES,
     course_page,
@@ -316,3 +316,36 @@ def test_real_cells(real_data):
     model = fit_course(task, [wd.TRPO(steps=3000)], n_latent=30)
     timed = score_course(model, task).query("metric == 'timed_energy_distance'").set_index("method")["value"]
     assert timed["policy"] < timed["transport"] < timed["nearest_time"] <= timed["no_change"]
+
+
+def test_a_truncated_file_is_refused(waddington, file, tmp_path):
+    file.write_bytes(file.read_bytes()[:-200])
+    code, stderr = waddington("run", file, *KEYS, "--hold-out-time", 1, "--out", tmp_path / "out")
+    assert code == 2 and "cannot read" in stderr and "copy it again" in stderr and stderr.count("\n") == 0
+
+
+def test_rna_by_another_name(tmp_path, parts):
+    path = write_h5mu(tmp_path / "gex.h5mu", {"atac": parts["atac"], "gex": parts["rna"]})
+    assert list(wd.read(path).var_names) == list(parts["rna"].var_names)
+    with pytest.raises(wd.DataError, match="no modality 'protein'"):
+        wd.read(path, "protein")
+
+
+def arm_task(file, perturbation, control="control"):
+    "The task that the command line makes of one arm."
+    labels = ["--perturbation-key", "arm", "--control", control, "--perturbation", perturbation]
+    times = ["--time-key", "hours", "--hold-out-time", "1", "--min-cells", "5"]
+    return cli.time_task(cli.parser().parse_args(["run", str(file), *labels, *times]))
+
+
+def test_one_arm_by_labels_of_one_modality(tmp_path, parts):
+    obs = parts["rna"].obs
+    obs["arm"] = np.where(obs["hours"] == 0, "control", np.resize(["dex", "tgf"], len(obs)))
+    del parts["atac"].obs["arm"]
+    path = write_h5mu(tmp_path / "cells.h5mu", {"atac": parts["atac"], "rna": parts["rna"]})
+    task = arm_task(path, "dex")
+    assert set(task.names) == set(obs.index[obs["arm"] != "tgf"]) and list(task.modalities) == ["atac", "rna"]
+    with pytest.raises(wd.DataError, match="perturbation 'dxe' is not in .* did you mean 'dex'"):
+        arm_task(path, "dxe")
+    with pytest.raises(wd.DataError, match="control 'ctrl' is not in .* did you mean 'control'"):
+        arm_task(path, "dex", "ctrl")

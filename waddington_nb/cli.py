@@ -25,7 +25,7 @@ import numpy as np
 from . import __version__
 from .core import DataError, write_bytes, write_h5ad
 from .datasets import DATASETS, haematopoiesis, locate
-from .tasks import Task, TimeTask, read, read_modalities, require_key
+from .tasks import Task, TimeTask, _require_labels, read, read_modalities, require_key
 
 # %% ../nbs/24_cli.ipynb #08b7b163
 class _Parser(argparse.ArgumentParser):
@@ -273,9 +273,10 @@ def claim(out: Path, what: dict, resume: bool, outputs: Sequence[str] = OUTPUTS)
             raise DataError(f"{out} holds an unfinished run; add --resume to go on, or choose another --out")
     elif there:
         raise DataError(f"{out} holds results of something else; choose another --out")
-    write_bytes(out / ".writable", b"")
-    for stale in [out / ".writable", *out.glob(".*.tmp")]:  # a killed run cannot tidy up
-        stale.unlink(missing_ok=True)
+    write_bytes(out / ".writable", b"").unlink(missing_ok=True)
+    for name in [*outputs, CHECKPOINT, ".writable"]:  # a killed run cannot tidy up
+        for stale in filter(Path.is_file, out.glob(f".{name}.*.tmp")):
+            stale.unlink(missing_ok=True)
     return there == set(outputs)
 
 # %% ../nbs/24_cli.ipynb #a1d88851
@@ -437,11 +438,7 @@ def time_task(options: argparse.Namespace) -> TimeTask:
             )
     parts = read_modalities(options.data)
     if options.perturbation is not None:
-        keep = {options.perturbation, options.control}
-        parts = {
-            name: part[np.isin(require_key(part.obs, options.perturbation_key, "perturbation_key"), [*keep])]
-            for name, part in parts.items()
-        }
+        parts = _one_arm(parts, options.perturbation_key, options.perturbation, options.control)
     asked = {
         "perturbation_key": options.perturbation_key, "control": options.control,
         "modalities": options.modalities, "n_genes": options.genes, "min_cells": options.min_cells,
@@ -451,6 +448,18 @@ def time_task(options: argparse.Namespace) -> TimeTask:
     from waddington_nb.multiome import pseudotime_task
 
     return pseudotime_task(parts, options.hold_out_time, stages=options.pseudotime, **asked)
+
+# %% ../nbs/24_cli.ipynb #a4f52d8b
+def _one_arm(
+    parts: dict[str, ad.AnnData], key: str, perturbation: str, control: str
+) -> dict[str, ad.AnnData]:
+    "Cells of one perturbation and of control; their labels are those of the first modality that has them."
+    obs = next((part.obs for part in parts.values() if key in part.obs), next(iter(parts.values())).obs)
+    label = require_key(obs, key, "perturbation_key")
+    for wanted, what in [(perturbation, "perturbation"), (control, "control")]:
+        _require_labels([wanted], label, f"obs[{key!r}]", what)
+    kept = obs.index[np.isin(label, [perturbation, control])]
+    return {name: part[part.obs_names.isin(kept)] for name, part in parts.items()}
 
 # %% ../nbs/24_cli.ipynb #f79757c6
 def course_identity(task: TimeTask, options: argparse.Namespace, device: str) -> dict:

@@ -37,7 +37,7 @@ from waddington_nb.plots import (
     png,
 )
 from .representations import Representation
-from .tasks import Task
+from .tasks import Task, dense
 from .trajectories import diffusion_pseudotime, dtw, medoid, ordered_means, reference_space
 
 # %% ../nbs/17_evaluation.ipynb #14b10dd1
@@ -339,14 +339,14 @@ def _predicted(
         raise DataError(
             f"predicted cells have no row for {perturbation!r} in {group!r}; predict every test condition"
         )
-    x = np.asarray(guess.X[rows], dtype=np.float32)
+    x = dense(guess.X[rows]).astype(np.float32)
     if not np.isfinite(x).all():
         raise DataError(
             f"predicted cells of {perturbation!r} in {group!r} hold NaN or infinite values; predict finite numbers"
         )
     if "waddington_path" in guess.obsm:
         return x, guess.obsm["waddington_path"][rows]
-    start, end = judge.encode(np.asarray(guess.layers["control"][rows])), judge.encode(x)
+    start, end = judge.encode(dense(guess.layers["control"][rows])), judge.encode(x)
     return x, start[:, None] + np.linspace(0, 1, 6)[:, None] * (end - start)[:, None]
 
 # %% ../nbs/17_evaluation.ipynb #57a07eac
@@ -391,7 +391,7 @@ def spread_by_group(task: Task, cells: ad.AnnData) -> pd.DataFrame:
         if len(asked) < 2:
             continue
         real = [task.x[task.cells(group, p, "truth")] for p in asked]
-        guess = [np.asarray(cells.X[condition_rows(task, cells, group, p)]).mean(axis=0) for p in asked]
+        guess = [dense(cells.X[condition_rows(task, cells, group, p)]).mean(axis=0) for p in asked]
         noise = np.array([x.var(axis=0, ddof=1).sum() / len(x) for x in real])
         spread = metrics.response_spread(np.stack(guess), np.stack([x.mean(axis=0) for x in real]), noise)
         rows.append({"group": group, "perturbations": len(asked), "spread": spread})

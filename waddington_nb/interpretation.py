@@ -21,7 +21,7 @@ from matplotlib.axes import Axes
 
 from .core import DataError, close_names
 from .metrics import welch_t
-from .tasks import Task
+from .tasks import Task, dense
 
 # %% ../nbs/15_interpretation.ipynb #11f29aaf
 def top_moved(task: Task, cells: ad.AnnData, k: int = 10) -> pd.DataFrame:
@@ -36,7 +36,7 @@ def top_moved(task: Task, cells: ad.AnnData, k: int = 10) -> pd.DataFrame:
             task.x[task.cells(group, task.control, "start")],
             task.x[task.cells(group, perturbation, "truth")],
         )
-        change = (np.asarray(cells.X[rows]) - np.asarray(cells.layers["control"][rows])).mean(axis=0)
+        change = (dense(cells.X[rows]) - dense(cells.layers["control"][rows])).mean(axis=0)
         top = np.argsort(-np.abs(change), kind="stable")[:k]
         columns = {
             "group": group,

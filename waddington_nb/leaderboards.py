@@ -14,7 +14,6 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from scipy import sparse
 from scipy.stats import rankdata
 from tqdm.auto import tqdm
 
@@ -24,7 +23,7 @@ from .evaluation import interval, resample_weights, score_predictions
 from .interpretation import condition_rows
 from .metrics import HIGHER_IS_BETTER
 from .plots import COLOURS, METHOD_NAMES
-from .tasks import Task, _text, arm_sizes, require_key, with_doses
+from .tasks import Task, _text, arm_sizes, dense, require_key, with_doses
 from .trajectories import reference_space
 
 # %% ../nbs/20_leaderboards.ipynb #5a5faeb4
@@ -109,8 +108,7 @@ def _expression(task: Task, cells: ad.AnnData, name: str) -> np.ndarray:
         raise DataError(
             f"{name} returned {cells.n_vars} genes{lacks}; return the {len(task.genes)} of task.genes"
         )
-    x = cells[:, task.genes].X
-    x = np.asarray(x.toarray() if sparse.issparse(x) else x)
+    x = dense(cells[:, task.genes].X)
     if x.dtype.kind not in "bfiu":
         raise DataError(f"{name} returned {x.dtype}, not real numbers; return expression on the log scale")
     x = x.astype(np.float32)

@@ -19,7 +19,7 @@ from .core import DataError
 from .interpretation import condition_rows
 from .metrics import top_genes
 from .prediction import Model, fit, make_trials, stacked_gains, supported_rule
-from .tasks import Task
+from .tasks import Task, dense
 
 # %% ../nbs/18_uncertainty.ipynb #98f63dc7
 def ensemble(task: Task, seeds: Sequence[int] = (0, 1, 2), **options) -> list[Model]:
@@ -46,7 +46,7 @@ def member_responses(
     for group, perturbation in task.test_conditions:
         start = arm(task.x[task.cells(group, task.control, "start")])
         rows = [condition_rows(task, guess, group, perturbation) for guess in cells]
-        arms = [arm(np.asarray(guess.X)[row]) for guess, row in zip(cells, rows, strict=True)]
+        arms = [arm(dense(guess.X[row])) for guess, row in zip(cells, rows, strict=True)]
         found[group, perturbation] = Response(
             np.stack([a.mean for a in arms]) - start.mean,
             np.mean([a.error for a in arms], axis=0) + start.error,
