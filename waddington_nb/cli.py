@@ -441,7 +441,7 @@ def time_task(options: argparse.Namespace) -> TimeTask:
         parts = _one_arm(parts, options.perturbation_key, options.perturbation, options.control)
     asked = {
         "perturbation_key": options.perturbation_key, "control": options.control,
-        "modalities": options.modalities, "n_genes": options.genes, "min_cells": options.min_cells,
+        "modalities": options.modalities, "n_genes": options.genes, "min_cells": options.min_cells, "x_kind": options.x_kind,
     }  # fmt: skip
     if options.pseudotime is None:
         return TimeTask(parts, options.time_key, options.hold_out_time, **asked)
