@@ -397,6 +397,16 @@ def test_competitors(cells, how, said):
     assert "\n" not in str(error.value)
 
 
+def test_cells_without_start_or_path(cells):
+    from waddington_nb import DataError, Task, evaluate, no_change
+
+    task = Task(cells, group_key="cell_type", hold_out="NK")
+    guess = no_change(task)
+    del guess.layers["control"]
+    with pytest.raises(DataError, match="neither obsm"):
+        evaluate(task, guess, baselines={})
+
+
 def test_scgen_says_what_it_needs(cells):
     from importlib.util import find_spec
 

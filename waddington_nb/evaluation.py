@@ -346,6 +346,10 @@ def _predicted(
         )
     if "waddington_path" in guess.obsm:
         return x, guess.obsm["waddington_path"][rows]
+    if "control" not in guess.layers:
+        raise DataError(
+            "predicted cells have neither obsm['waddington_path'] nor layers['control']; make them with as_prediction"
+        )
     start, end = judge.encode(dense(guess.layers["control"][rows])), judge.encode(x)
     return x, start[:, None] + np.linspace(0, 1, 6)[:, None] * (end - start)[:, None]
 
