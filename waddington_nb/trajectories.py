@@ -12,7 +12,7 @@ __all__ = ['DISTANCES', 'medoid', 'diffusion_pseudotime', 'ordered_means', 'refe
 # %% ../nbs/12_trajectories.ipynb #ef650eb1
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from itertools import permutations
 from typing import NamedTuple
@@ -384,11 +384,7 @@ def score_trajectory(
     for time, cells in held_out.items():
         halves, where = split_halves(cells, seed), bracket(measured, time)
         pairing = transport_pairs(measured[where.early], measured[where.late])
-        tested = cache(  # a population has one p-value, whatever the metric
-            lambda name, at, real=halves[0]: permutation_p_value(
-                at_time(paths[name], ticks, at), real, times, seed
-            )
-        )
+        tested = _p_values(paths, ticks, halves[0], times, seed)
         for metric in DISTANCES:
             null = _null_scores(measured, halves[0], time, metric, pairing, len(ticks))
             ceiling = population_distances([halves[1]], [halves[0]], metric).item()
@@ -403,6 +399,13 @@ def score_trajectory(
                         first | row | null[row["score"]] | last | {"extrapolated": where.extrapolated}
                     )
     return pd.DataFrame(rows)
+
+# %% ../nbs/12_trajectories.ipynb #6a37d91b
+def _p_values(
+    paths: Mapping[str, np.ndarray], clock: np.ndarray, real: np.ndarray, times: int, seed: int
+) -> Callable[[str, float], float]:
+    "The p-value of a simulation, by name, at a time; found once, whatever the metric."
+    return cache(lambda name, at: permutation_p_value(at_time(paths[name], clock, at), real, times, seed))
 
 # %% ../nbs/12_trajectories.ipynb #a9587c52
 def split_halves(cells: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
