@@ -795,7 +795,7 @@ class TimeTask:
             kept = variable_genes(x[train], n_genes, np.array([], int))
         else:
             held = check_values(part.X, "auto", train)
-            x = sparse.csr_matrix(clr(part.X.toarray() if sparse.issparse(part.X) else part.X))
+            x = sparse.csr_matrix(clr(dense(part.X)))
             kept = np.flatnonzero(np.asarray(x[train].sum(axis=0)).ravel() > 0)
         if len(kept) < 2:
             raise DataError(
