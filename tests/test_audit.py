@@ -13,18 +13,10 @@ from waddington_nb.audits import audit
 from waddington_nb.core import DataError
 from waddington_nb.landscapes import ControlProblem, Push, gata1_pu1
 from waddington_nb.metrics import energy_distance, mse
+from waddington_nb.testbeds import LandscapeWorld, ScreenWorld, example_network, example_screen
 from waddington_nb.training import PPO, TRPO, agent_for, train
 from waddington_nb.trajectories import dtw, population_distances
-from waddington_nb.worlds import (
-    LandscapeWorld,
-    ScreenWorld,
-    StateWorld,
-    VectorWorld,
-    WorldEnv,
-    example_network,
-    example_screen,
-    example_world,
-)
+from waddington_nb.worlds import StateWorld, VectorWorld, WorldEnv, example_world
 
 STEPS = 12_000
 
@@ -255,7 +247,7 @@ def test_stage_that_stops_at_once():
     world = Plane()
     for target, stops in ((0.02, False), (0.0, True)):
         stages = [TRPO(steps=6000), PPO(steps=12_000, target_kl=target, minibatch=64)]
-        history = train(world, agent_for(world, 0), stages, seed=0, cells=512)
+        history = train(world, agent_for(world, 0), stages, seed=0, n_envs=512)
         assert found(audit(history=history)) == ({"history"} if stops else set())
 
 

@@ -7,28 +7,28 @@ import pandas as pd
 import pytest
 import torch
 
-from waddington_nb import escape, worlds
+from waddington_nb import escape, testbeds, worlds
 from waddington_nb import landscapes as ls
 from waddington_nb.core import DataError
 
 
 @pytest.fixture(scope="module")
-def blood() -> worlds.NetworkWorld:
-    return worlds.example_network()
+def blood() -> testbeds.NetworkWorld:
+    return testbeds.example_network()
 
 
 def network(blood, **changed):
     moves = dict(zip([("Gata1", True)], blood.walks, strict=False))
-    return worlds.NetworkWorld(**({"network": blood.network, "moves": moves, "pairs": [(0, 0)]} | changed))
+    return testbeds.NetworkWorld(**({"network": blood.network, "moves": moves, "pairs": [(0, 0)]} | changed))
 
 
 @pytest.mark.parametrize(
     "said, act",
     [
-        ("start [9.0, 0.0] is outside the domain", lambda _: worlds.LandscapeWorld(replace(ls.trap(), start=(9.0, 0.0)))),
-        ("target [1.6, 0.0] is no attractor", lambda _: worlds.LandscapeWorld(replace(ls.trap(), target=(1.6, 0.0)))),
-        ("is unstable here", lambda _: worlds.LandscapeWorld(replace(ls.trap(), dt=1.0))),
-        ("has no control; give it one", lambda _: worlds.LandscapeWorld(replace(ls.trap(), landscape=replace(ls.trap().landscape, control=None)))),
+        ("start [9.0, 0.0] is outside the domain", lambda _: testbeds.LandscapeWorld(replace(ls.trap(), start=(9.0, 0.0)))),
+        ("target [1.6, 0.0] is no attractor", lambda _: testbeds.LandscapeWorld(replace(ls.trap(), target=(1.6, 0.0)))),
+        ("is unstable here", lambda _: testbeds.LandscapeWorld(replace(ls.trap(), dt=1.0))),
+        ("has no control; give it one", lambda _: testbeds.LandscapeWorld(replace(ls.trap(), landscape=replace(ls.trap().landscape, control=None)))),
         ("is no fixed point; choose one of attractors", lambda b: network(b, pairs=[(0, 1)])),
         ("pairs must be (start, goal) rows of state numbers below 2048", lambda b: network(b, pairs=[(0, 4000)])),
         ("pairs must be (start, goal) rows", lambda b: network(b, pairs=[0, 1])),
@@ -68,7 +68,7 @@ def test_unusable_folders_are_refused(tmp_path, waddington):
 
 
 def test_equal_seeds_give_equal_worlds(blood):
-    for world in (worlds.LandscapeWorld(ls.trap()), blood):
+    for world in (testbeds.LandscapeWorld(ls.trap()), blood):
         world.restart = worlds.Restart(0.5, world.anywhere)
         action = torch.ones(64, dtype=torch.long) if world.discrete else torch.ones(64, world.action_size)
         runs = []

@@ -1,29 +1,35 @@
 """Moving cells for nothing must cost; doing nothing must not win; the truth must be the best there is."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
 import waddington_nb as wd
-from waddington_nb.baselines import as_prediction, no_change
+from waddington_nb.baselines import no_change
+from waddington_nb.prediction import as_prediction
 
 
 def task_of(cells):
-    return wd.Task(cells, group_key="cell_type", hold_out="NK")
+    return wd.Task(cells, group_key="cell_type", hold_out_group="NK")
 
 
 def policy_scores(task, prediction):
-    table = wd.evaluate(task, prediction, times=0).summary()
+    table = wd.evaluate(task, prediction, n_bootstrap=0).summary()
     return table[table["method"] == "policy"].set_index(["metric", "genes"])
 
 
 def scaled_policy(task, scale: float):
     "A policy whose every step is `scale` against all directions in which training cells responded."
-    model = wd.fit(task, [], seed=0, n_latent=8, init="random")
-    last = model.agent.policy.network[-1]
+    model = wd.fit(task, [wd.PPO(steps=500)], seed=0, n_latent=8, init="random")
+    ((question, answer),) = model.answers.items()
+    policy = answer.guide.policy
     with torch.no_grad():
-        last.weight.zero_()
-        last.bias.fill_(-scale)
-    return model.simulate(task)
+        policy.skip.weight.zero_()
+        policy.network[-1].weight.zero_()
+        policy.network[-1].bias.fill_(-scale)
+    followed = replace(answer, fallback="model", guide=replace(answer.guide, policy_weight=1.0))
+    return replace(model, answers={question: followed}).predict(task)
 
 
 def worse_and_worse(task, predictions):
@@ -68,28 +74,31 @@ def test_the_truth_itself_beats_every_null(cells):
 
 
 def test_a_trained_policy_beats_both_nulls_where_cells_differ():
-    task = wd.Task(wd.haematopoiesis(seed=1), group_key="donor", hold_out="donor 3")
+    task = wd.Task(wd.haematopoiesis(seed=1), group_key="donor", hold_out_group="donor 3")
     model = wd.fit(task, [wd.TRPO(steps=50_000), wd.PPO(steps=50_000)], seed=0, n_latent=10)
-    scores = policy_scores(task, model.simulate(task))
+    scores = policy_scores(task, model.predict(task))
     energy, delta = scores.loc[("energy_distance", "all")], scores.loc[("pearson_delta", "all")]
     assert energy["value"] < energy["null"] and delta["value"] > delta["null"]
 
 
 def energy_after(task, *stages, **options) -> float:
     model = wd.fit(task, *stages, seed=0, n_latent=10, **options)
-    return policy_scores(task, model.simulate(task)).loc[("energy_distance", "all"), "value"]
+    return policy_scores(task, model.predict(task)).loc[("energy_distance", "all"), "value"]
 
 
 def test_reinforcement_does_not_spoil_the_predictor_it_starts_from():
-    task = wd.Task(wd.haematopoiesis(seed=1), group_key="donor", hold_out="donor 3")
+    task = wd.Task(wd.haematopoiesis(seed=1), group_key="donor", hold_out_group="donor 3")
     assert energy_after(task) <= 1.02 * energy_after(task, [])
 
 
 def test_reinforcement_learns_from_nothing():
-    task = wd.Task(wd.haematopoiesis(seed=1), group_key="donor", hold_out="donor 3")
-    nothing, learned = energy_after(task, [], init="random"), energy_after(task, init="random")
+    task = wd.Task(wd.haematopoiesis(seed=1), group_key="donor", hold_out_group="donor 3")
+    nothing = policy_scores(task, no_change(task)).loc[("energy_distance", "all"), "value"]
+    learned = energy_after(task, init="random")
     shifted = (
-        wd.evaluate(task, wd.mean_shift(task), times=0).summary().set_index(["method", "metric", "genes"])
+        wd.evaluate(task, wd.mean_shift(task), n_bootstrap=0)
+        .summary()
+        .set_index(["method", "metric", "genes"])
     )
     assert learned < shifted.loc[("policy", "energy_distance", "all"), "value"] < 0.5 * nothing
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from scipy import sparse
 
-from waddington_nb import datasets
 from waddington_nb import landscapes as ls
+from waddington_nb import networks
 from waddington_nb.core import DataError
 
 SQUARE = ((-1, 1), (-1, 1))
@@ -50,8 +50,8 @@ def bowl(x):
         ("give at least 10 finite rows", lambda: ls.density_potential(np.full((20, 2), np.nan))),
         ("give at least 10 finite rows of at most 2", lambda: ls.density_potential(np.zeros((20, 3)))),
         ("basins are found in 2 dimensions", lambda: ls.basins(ls.double_well())),
-        ("no gene 'Gata3' in the network; did you mean", lambda: datasets.settle(datasets.boolean_network(), ("Gata3", True))),
-        ("is no attractor; choose one of", lambda: datasets.shortest_reprogramming(datasets.boolean_network(), {}, 0, 5)),
+        ("no gene 'Gata3' in the network; did you mean", lambda: networks.settle(networks.boolean_network(), ("Gata3", True))),
+        ("is no attractor; choose one of", lambda: networks.shortest_reprogramming(networks.boolean_network(), {}, 0, 5)),
     ],
 )  # fmt: skip
 def test_refused_in_one_line(said, act):
@@ -190,7 +190,7 @@ def test_same_seed_same_cells():
 
 def test_settling_probabilities_are_those_of_walks():
     "Asynchronous walks from ∅ with Cebpa switched on: seven of eight become granulocytes, as computed."
-    network, rng = datasets.boolean_network(), np.random.default_rng(0)
+    network, rng = networks.boolean_network(), np.random.default_rng(0)
     state = np.full(20_000, 1 << network.genes.index("Cebpa"))
     hold = network.genes.index("Cebpa")
     for _ in range(200):
@@ -198,7 +198,7 @@ def test_settling_probabilities_are_those_of_walks():
         disagree[:, hold] = False
         gene = (disagree * rng.random(disagree.shape)).argmax(axis=1)
         state = np.where(disagree.any(axis=1), state ^ (1 << gene), state)
-    exact = datasets.settle(network, ("Cebpa", True))[0].toarray()[0]
+    exact = networks.settle(network, ("Cebpa", True))[0].toarray()[0]
     walked = np.bincount(state, minlength=2048) / len(state)
     assert np.abs(walked - exact).max() < 0.01
     assert {network.name(s): round(exact[s], 6) for s in exact.nonzero()[0]} == {

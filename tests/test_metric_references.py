@@ -110,7 +110,7 @@ def test_discrimination_equals_cell_eval(cell_eval_pair, distance):
             for cells in (swapped, pair.real)
         ]
         targets = {i: [list(pair.real.var_names).index(p)] for i, p in enumerate(theirs)}
-        ours = metrics.discrimination_score(*changes, distance, targets)
+        ours = metrics.discrimination_score(*changes, distance, left_out=targets)
         np.testing.assert_allclose(ours, list(theirs.values()), **CLOSE)
 
 
@@ -151,7 +151,7 @@ def test_gene_list_scores_equal_cell_eval(cell_eval_pair, cell_eval_comparison):
 
 def test_cell_eval_takes_our_pair_of_files_as_they_are(tmp_path):
     pytest.importorskip("cell_eval", reason="cell-eval is not installed")
-    task = wd.Task(wd.haematopoiesis(seed=0), group_key="donor", hold_out="donor 1")
+    task = wd.Task(wd.haematopoiesis(seed=0), group_key="donor", hold_out_group="donor 1")
     cells = wd.mean_shift(task)
     predicted, real = wd.cell_eval_pair(task, cells, tmp_path)
     command = [
@@ -169,7 +169,7 @@ def test_cell_eval_takes_our_pair_of_files_as_they_are(tmp_path):
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     theirs = pd.read_csv(tmp_path / "out" / "results.csv").set_index("perturbation")
-    ours = wd.evaluate(task, cells, times=0).table.query("method == 'policy' and genes == 'all'")
+    ours = wd.evaluate(task, cells, n_bootstrap=0).table.query("method == 'policy' and genes == 'all'")
     for metric in [
         "pearson_delta",
         "mse",

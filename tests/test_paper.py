@@ -57,7 +57,7 @@ def test_refusals(tmp_path):
 
 
 def test_action_ignored_in_the_perturbed_arm(screen):
-    assert check_action(paper.FilmWorld(screen.world, screen.truth)).severity == "defect"
+    assert check_action(paper.AutonomousWorld(screen.world, screen.truth)).severity == "defect"
     assert check_action(screen.world).severity == "ok"
 
 
@@ -114,7 +114,7 @@ def test_corrected_worlds_have_none_of_the_defects(tmp_path):
 
 def test_second_stage_that_stops(screen):
     stages = [TRPO(steps=2048), PPO(steps=6144, target_kl=0.0, epochs=10, minibatch=64)]
-    history = train(screen.world, agent_for(screen.world, 0, log_std=0.0), stages, seed=0, cells=2048)
+    history = train(screen.world, agent_for(screen.world, 0, log_std=0.0), stages, seed=0, n_envs=2048)
     assert set(audit(history=history).defects["check"]) == {"history"}
 
 

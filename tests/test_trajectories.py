@@ -132,7 +132,7 @@ def moving(seed: int = 0, cells: int = 80) -> tuple[np.ndarray, dict[float, np.n
 def test_the_true_path_beats_every_null_and_reaches_the_ceiling():
     steps, real = moving()
     held = {1.0: real.pop(1.0)}
-    table = tr.score_trajectory(steps, real, held, times=199)
+    table = tr.score_trajectory(steps, real, held, n_permutations=199)
     assert len(table) == 4 and set(table["score"]) == {"path", "timed"}
     for null in ("no_change", "nearest_time", "transport"):
         assert (table["value"] < table[null]).all()
@@ -146,16 +146,16 @@ def test_the_nulls_scored_as_a_simulation_score_as_the_nulls():
     pairing = tr.transport_pairs(real[0.0], real[2.0])
     assert len(pairing.weights) == 80  # equal numbers: a matching
     walk = np.stack([pairing.at(f) for f in np.linspace(0, 1, 11)])
-    table = tr.score_trajectory(walk, real, held, tr.linear_clock(11, 0, 2), times=9)
+    table = tr.score_trajectory(walk, real, held, clock=tr.linear_clock(11, 0, 2), n_permutations=9)
     np.testing.assert_allclose(table["value"], table["transport"], rtol=1e-9)
     np.testing.assert_allclose(table["at"], table["transport_at"])
-    still = tr.score_trajectory(np.repeat(steps[:1], 4, axis=0), real, held, times=9)
+    still = tr.score_trajectory(np.repeat(steps[:1], 4, axis=0), real, held, n_permutations=9)
     np.testing.assert_allclose(still["value"], still["no_change"], rtol=1e-9)
 
 
 def test_a_time_outside_the_range_is_scored_and_said():
     steps, real = moving()
-    table = tr.score_trajectory(steps, real | {}, {4.0: real[3.0] + 1}, times=9)
+    table = tr.score_trajectory(steps, real | {}, {4.0: real[3.0] + 1}, n_permutations=9)
     assert table["extrapolated"].all() and (table[table["score"] == "timed"]["at"] == 3).all()
     assert np.isfinite(table.select_dtypes(float)).all().all()
 
@@ -179,7 +179,7 @@ def test_what_cannot_be_scored_is_refused(message):
     held = {1.0: real.pop(1.0)}
     simulated, measured, held, clock = SPOILT[message](steps, real, held)
     with pytest.raises(DataError, match=message.replace("one time", "measured time")):
-        tr.score_trajectory(simulated, measured, held, clock, times=9)
+        tr.score_trajectory(simulated, measured, held, clock=clock, n_permutations=9)
 
 
 def test_unknown_distance_and_gamma_are_refused():
@@ -198,7 +198,7 @@ def test_nulls_of_real_myoblasts_lie_between_ceiling_and_no_change(real_data):
     z = fit_pca(x[hours != 24], 10).encode(x)
     measured = {t: z[hours == t] for t in (0.0, 48.0, 72.0)}
     start = np.repeat(measured[0.0][None], 5, axis=0)
-    row = tr.score_trajectory(start, measured, {24.0: z[hours == 24]}, times=199)
+    row = tr.score_trajectory(start, measured, {24.0: z[hours == 24]}, n_permutations=199)
     for score in row.query("metric == 'energy_distance'").to_dict("records"):
         assert score["ceiling"] < score["transport"] < score["no_change"] == score["value"]
         assert score["p_value"] < 0.05

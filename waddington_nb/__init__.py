@@ -2,18 +2,19 @@
 
 from importlib import import_module
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # One flat namespace over the modules. Names load on first use: importing the package costs nothing, and a Task needs no torch.
 _HOME = {
     "DataError": "core",
     "Task": "tasks",
-    "TimeTask": "tasks",
-    "read": "tasks",
-    "read_modalities": "tasks",
+    "TimeCourseTask": "time_tasks",
+    "check": "checks",
+    "read": "measurements",
+    "read_modalities": "measurements",
     "load": "datasets",
     "haematopoiesis": "datasets",
-    "boolean_network": "datasets",
+    "boolean_network": "networks",
     "fit_pca": "representations",
     "fit_autoencoder": "representations",
     "Landscape": "landscapes",
@@ -25,8 +26,8 @@ _HOME = {
     "density_potential": "landscapes",
     "timed_potential": "landscapes",
     "plot_surface": "landscapes",
-    "TransportWorld": "worlds",
-    "ScreenWorld": "worlds",
+    "PopulationWorld": "worlds",
+    "ScreenWorld": "testbeds",
     "StateWorld": "worlds",
     "VectorWorld": "worlds",
     "WorldEnv": "worlds",
@@ -42,16 +43,15 @@ _HOME = {
     "no_change": "baselines",
     "mean_shift": "baselines",
     "transport_ridge": "baselines",
-    "as_prediction": "baselines",
-    "set_features": "baselines",
-    "network_features": "baselines",
+    "as_prediction": "prediction",
+    "set_features": "priors",
+    "network_features": "priors",
     "fit": "prediction",
     "Model": "prediction",
-    "fit_course": "multiome",
-    "score_course": "multiome",
+    "load_model": "prediction",
     "top_moved": "interpretation",
-    "evaluate": "evaluation",
-    "Report": "evaluation",
+    "evaluate": "reports",
+    "Report": "reports",
     "cell_eval_pair": "evaluation",
     "ensemble": "uncertainty",
     "response_interval": "uncertainty",
@@ -67,6 +67,8 @@ __all__ = ["__version__", *_HOME]
 
 def __getattr__(name: str):
     if name in _HOME:
+        if name == "fit":  # the verb also takes time courses, which register themselves
+            import_module(f"{__name__}.multiome")
         return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
