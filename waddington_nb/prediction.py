@@ -20,6 +20,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import torch
+from scipy import sparse
 
 from waddington_nb.coefficients import (
     Answer,
@@ -38,6 +39,7 @@ from waddington_nb.representations import (
     Representation,
     fit_pca,
     fit_representation,
+    molecule,
     overdispersion,
     representation_from,
 )
@@ -228,7 +230,7 @@ class Model:
     ) -> ad.AnnData:
         """Predicted cells, one row per control cell and perturbation. No truth is needed. Raises `DataError`.
 
-        Sets `layers['control']`, `obsm['waddington_trajectory']` (cells × steps × d, latent), `obsm['waddington_path']`
+        Sets `layers['control']`, `layers['counts']` (of counted data), `obsm['waddington_trajectory']` (cells × steps × d, latent), `obsm['waddington_path']`
         (the same in the space in which methods are compared) and `uns['waddington_questions']`."""
         asked = [perturbation] if isinstance(perturbation, str) else list(perturbation or [])
         if isinstance(source, Task):
@@ -378,6 +380,13 @@ def _moved(model: Model, answer: Answer, request: Request) -> tuple[np.ndarray, 
     trajectory = z[:, None] + np.einsum("ctk,ckd->ctd", coefficients, latent)
     return recounted(x, steps[-1], model.schema.x_kind, model.dispersion, seed), path, trajectory
 
+# %% ../nbs/24_prediction.ipynb #premolcc
+def _molecules(x: np.ndarray, control: np.ndarray) -> sparse.csr_matrix:
+    "Whole molecules of predicted cells at the depth of their control cells (cells × genes each, log scale)."
+    return sparse.csr_matrix(
+        np.rint(np.expm1(x.astype(np.float64)) / molecule(control)[:, None]).astype(np.int32)
+    )
+
 # %% ../nbs/24_prediction.ipynb #prepredr
 def predict_requests(model: Model, requests: Sequence[Request], group_key: str | None) -> ad.AnnData:
     "Predicted cells of all requests, with paths, and what kind of question each was."
@@ -398,6 +407,8 @@ def predict_requests(model: Model, requests: Sequence[Request], group_key: str |
     columns = ["group", "perturbation", "question", "answered_by", "unlikeness"]
     cells.uns["waddington_questions"] = pd.DataFrame(asked, columns=columns)
     cells.uns["waddington_group_key"] = group_key or ""
+    if model.schema.x_kind == "counts":
+        cells.layers["counts"] = _molecules(cells.X, cells.layers["control"])
     return cells
 
 
@@ -600,7 +611,7 @@ def _unpack_guide(about: dict, arrays: Mapping[str, np.ndarray]) -> CoefficientP
 # %% ../nbs/24_prediction.ipynb #presave5
 def _pack_answer(answer: Answer) -> tuple[dict, dict[str, np.ndarray]]:
     response, about, arrays = answer.response, {"fallback": answer.fallback}, {}
-    about |= {"ridge_penalty": response.ridge_penalty, "damping": response.damping}
+    about |= {"ridge_penalty": response.ridge_penalty}
     about["evidence"] = json.loads(answer.evidence.to_json(orient="split", double_precision=15))
     history = answer.history.drop(
         columns="seconds", errors="ignore"
@@ -620,7 +631,7 @@ def _unpack_answer(
         _unpack_kernel(about[k], _part(arrays, k), response.components) for k in ("kernel", "informed")
     ]
     response = replace(
-        response, question=question, ridge_penalty=about["ridge_penalty"], damping=about["damping"],
+        response, question=question, ridge_penalty=about["ridge_penalty"],
         kernel=kernels[0], informed=kernels[1],
     )  # fmt: skip
     tables = [pd.DataFrame(about[k]["data"], columns=about[k]["columns"]) for k in ("evidence", "history")]
