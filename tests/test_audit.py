@@ -246,7 +246,7 @@ def test_row_number_as_pseudotime():
 def test_stage_that_stops_at_once():
     world = Plane()
     for target, stops in ((0.02, False), (0.0, True)):
-        stages = [TRPO(steps=6000), PPO(steps=12_000, target_kl=target, minibatch=64)]
+        stages = [TRPO(steps=6000), PPO(steps=12_000, target_kl=target, batch_size=64)]
         history = train(world, agent_for(world, 0), stages, seed=0, n_envs=512)
         assert found(audit(history=history)) == ({"history"} if stops else set())
 

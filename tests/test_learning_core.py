@@ -103,7 +103,7 @@ def test_natural_gradient_points_where_sb3_contrib_points():
     )
     ours_policy = SB3Actor(policy)
     g = flat(torch.autograd.grad(surrogate(ours_policy(batch.observation), batch, advantage), actor))
-    product = fisher_vector_product(ours_policy, batch.observation, damping=0.1)
+    product = fisher_vector_product(ours_policy, batch.observation, cg_damping=0.1)
     names = [name for name, _ in ours_policy.named_parameters()]
     assert [id(w) for w in ours_policy.parameters()] == [id(w) for w in actor], names
     ours = conjugate_gradient(product, g, iterations=15)
@@ -121,7 +121,7 @@ def test_a_trained_policy_is_judged_by_evaluate_policy():
     env = gymnasium.wrappers.RecordEpisodeStatistics(gymnasium.make("CartPole-v1"))
     judge = lambda: evaluate_policy(SB3Model(agent.policy, env.action_space), env, n_eval_episodes=10)[0]
     before = judge()
-    train(world, agent, [PPO(steps=25_000, minibatch=128, learning_rate=1e-3, epochs=8)], seed=0, n_envs=8)
+    train(world, agent, [PPO(steps=25_000, batch_size=128, learning_rate=1e-3, n_epochs=8)], seed=0, n_envs=8)
     assert judge() > 2 * before
 
 
@@ -140,9 +140,9 @@ def test_memory_does_not_grow_over_200_steps():
     one = lambda stage: train(world, agent, [stage], seed=0, n_envs=512)
     one(TRPO(steps=512 * 20)), one(PPO(steps=512 * 20))
     before = resident()
-    one(TRPO(steps=512 * 200, value_epochs=1))
+    one(TRPO(steps=512 * 200, n_critic_updates=1))
     assert resident() - before < 20
-    one(PPO(steps=512 * 200, epochs=1))
+    one(PPO(steps=512 * 200, n_epochs=1))
     assert resident() - before < 20
 
 
@@ -153,8 +153,8 @@ def test_screen_is_nearly_solved_in_seconds():
     nothing, optimum = score(torch.zeros(697, 200)), score(screen_optimum(unseen, unseen.states).float())
     closed = {}
     for name, stages in {
-        "PPO": [PPO(steps=40_000, clip=0.5, target_kl=None, minibatch=512, learning_rate=2e-3)],
-        "TRPO": [TRPO(steps=40_000, max_kl=1.0, value_epochs=3)],
+        "PPO": [PPO(steps=40_000, clip_range=0.5, target_kl=None, batch_size=512, learning_rate=2e-3)],
+        "TRPO": [TRPO(steps=40_000, max_kl=1.0, n_critic_updates=3)],
     }.items():
         agent = agent_for(world, seed=0, hidden=(32,), log_std=-0.5)
         train(world, agent, stages, seed=0, n_envs=1024)
@@ -191,32 +191,36 @@ def test_every_option_of_a_stage_changes_what_is_learned():
     trpo, ppo = {"steps": 128 * 5 * 4}, {"steps": 128 * 5 * 4, "target_kl": None}
     somewhere = Restart(0.5, lambda n, generator: torch.randn(n, 2, generator=generator))
     for stage, base, options in [
-        (TRPO, trpo, {"max_kl": 0.1, "damping": 1.0, "cg_iterations": 1, "subsample": 7, "anneal": True}),
+        (
+            TRPO,
+            trpo,
+            {"max_kl": 0.1, "cg_damping": 1.0, "cg_max_steps": 1, "sub_sampling_factor": 7, "anneal": True},
+        ),
         (
             TRPO,
             trpo,
             {
-                "value_epochs": 1,
-                "minibatch": 64,
+                "n_critic_updates": 1,
+                "batch_size": 64,
                 "learning_rate": 1e-2,
                 "final_log_std": -3,
                 "restart": somewhere,
             },
         ),
-        (TRPO, trpo | {"max_kl": 1.0, "damping": 1e-4}, {"kl_constraint": False, "line_search": False}),
+        (TRPO, trpo | {"max_kl": 1.0, "cg_damping": 1e-4}, {"kl_constraint": False, "line_search": False}),
         (
             PPO,
             ppo,
             {
-                "clip": 0.01,
+                "clip_range": 0.01,
                 "kl_penalty": True,
                 "target_kl": 1e-4,
-                "epochs": 1,
-                "minibatch": 64,
+                "n_epochs": 1,
+                "batch_size": 64,
                 "anneal": True,
             },
         ),
-        (PPO, ppo, {"learning_rate": 1e-2, "ent_coef": 0.1, "vf_coef": 5.0, "value_clip": 0.01}),
+        (PPO, ppo, {"learning_rate": 1e-2, "ent_coef": 0.1, "vf_coef": 5.0, "clip_range_vf": 0.01}),
         (PPO, ppo, {"max_grad_norm": 0.01, "restart": somewhere, "final_log_std": -3}),
     ]:
         plain = learned(stage(**base))
@@ -236,8 +240,8 @@ class Fixed(StateWorld):
 
     observation_size, action_size, horizon = 2, 1, 3
 
-    def __init__(self, reward=lambda state, action: -action[:, 0].square(), seen=lambda state: state):
-        self.reward, self.seen = reward, seen
+    def __init__(self, reward=lambda state, action: -action[:, 0].square(), observation=lambda state: state):
+        self.reward, self.observation = reward, observation
 
     def start(self, cells, generator):
         return torch.randn(cells, 2, generator=generator)
@@ -246,14 +250,14 @@ class Fixed(StateWorld):
         return state, self.reward(state, action)
 
     def observe(self, state):
-        return self.seen(state)
+        return self.observation(state)
 
 
 @pytest.mark.parametrize(
     "said, world, cells",
     [
         ("24 rewards that are NaN or infinite", Fixed(lambda s, a: s[:, 0] / 0), 8),
-        ("observations that are NaN", Fixed(lambda s, a: s[:, 0], seen=lambda s: s * float("nan")), 8),
+        ("observations that are NaN", Fixed(lambda s, a: s[:, 0], observation=lambda s: s * float("nan")), 8),
         ("an empty batch", Fixed(), 0),
     ],
 )
@@ -265,7 +269,7 @@ def test_worlds_that_cannot_be_learned_from(said, world, cells):
 
 
 def test_batch_of_one_and_equal_advantages():
-    world = Fixed(lambda s, a: torch.ones(len(s)), seen=torch.zeros_like)
+    world = Fixed(lambda s, a: torch.ones(len(s)), observation=torch.zeros_like)
     world.horizon = 1
     with pytest.raises(DataError, match="batch of one"):
         train(world, agent_for(world, 0), [PPO(steps=10)], seed=0, n_envs=1)
@@ -279,7 +283,7 @@ def test_batch_of_one_and_equal_advantages():
         ("max_kl is 0", lambda: TRPO(max_kl=0)),
         ("max_kl is -1", lambda: TRPO(max_kl=-1)),
         ("steps is 0", lambda: PPO(steps=0)),
-        ("clip is 0", lambda: PPO(clip=0.0)),
+        ("clip_range is 0", lambda: PPO(clip_range=0.0)),
         ("needs a target_kl", lambda: PPO(kl_penalty=True, target_kl=None)),
         ("between 0 and 1", lambda: Restart(1.5, lambda n, g: None)),
     ],
@@ -308,7 +312,7 @@ def test_agents_of_other_worlds(said, change):
 
 
 @pytest.mark.parametrize(
-    "said, action, seen",
+    "said, action, observation",
     [
         ("action space", gymnasium.spaces.Box(-np.inf, np.inf, (1,)), gymnasium.spaces.Box(-1, 1, (1,))),
         ("action space", gymnasium.spaces.MultiDiscrete([2, 3]), gymnasium.spaces.Box(-1, 1, (1,))),
@@ -316,9 +320,9 @@ def test_agents_of_other_worlds(said, change):
         ("observation space", gymnasium.spaces.Discrete(3), gymnasium.spaces.Dict({})),
     ],
 )
-def test_spaces(said, action, seen):
+def test_spaces(said, action, observation):
     class Odd(gymnasium.Env):
-        action_space, observation_space = action, seen
+        action_space, observation_space = action, observation
 
     with pytest.raises(DataError, match=said):
         VectorWorld(gymnasium.vector.SyncVectorEnv([Odd] * 2), horizon=5)

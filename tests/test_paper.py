@@ -113,7 +113,7 @@ def test_corrected_worlds_have_none_of_the_defects(tmp_path):
 
 
 def test_second_stage_that_stops(screen):
-    stages = [TRPO(steps=2048), PPO(steps=6144, target_kl=0.0, epochs=10, minibatch=64)]
+    stages = [TRPO(steps=2048), PPO(steps=6144, target_kl=0.0, n_epochs=10, batch_size=64)]
     history = train(screen.world, agent_for(screen.world, 0, log_std=0.0), stages, seed=0, n_envs=2048)
     assert set(audit(history=history).defects["check"]) == {"history"}
 
@@ -125,7 +125,7 @@ def test_optimum_is_an_optimum(screen):
         assert (best >= paper.run_from(screen.world, screen.starts, known[name], 0)[1] - 1e-4).all()
     generator = torch.Generator().manual_seed(0)
     act = known["optimum"](screen.starts)
-    near = lambda seen: act + 0.05 * torch.randn(act.shape, generator=generator)
+    near = lambda observation: act + 0.05 * torch.randn(act.shape, generator=generator)
     assert (best >= paper.run_from(screen.world, screen.starts, near, 0)[1] - 1e-4).all()
 
 

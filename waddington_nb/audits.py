@@ -100,7 +100,7 @@ def as_world(
 class Episodes(NamedTuple):
     "One episode per cell; time first. `alive` marks steps before the episode ended."
 
-    seen: Tensor  # steps × cells × observation_size
+    observation: Tensor  # steps × cells × observation_size
     action: Tensor  # steps × cells × action_size, or steps × cells choices
     reward: Tensor  # steps × cells
     after: Tensor  # state reached, steps × cells × observation_size
@@ -124,16 +124,16 @@ Act = Callable[[Tensor, torch.Generator], Tensor]
 @torch.no_grad()
 def episodes(world: World, act: Act, seed: int, cells: int = 64, steps: int | None = None) -> Episodes:
     "Let every cell run for an episode (at most `steps`). Cells and noise depend on the seed, not on `act`, whose noise is its own."
-    cells = world.cells if isinstance(world, VectorWorld) else cells
+    cells = world.n_envs if isinstance(world, VectorWorld) else cells
     own, rows = torch.Generator().manual_seed(seed + 1), []
-    seen = world.reset(cells, torch.Generator().manual_seed(seed))
-    alive = torch.ones(len(seen), dtype=torch.bool)
+    observation = world.reset(cells, torch.Generator().manual_seed(seed))
+    alive = torch.ones(len(observation), dtype=torch.bool)
     for _ in range(min(steps or world.horizon, world.horizon)):
-        action = act(seen, own)
+        action = act(observation, own)
         step = world.step(action)
-        rows.append((seen, action, step.reward, step.final, alive))
+        rows.append((observation, action, step.reward, step.final, alive))
         alive = alive & ~(step.terminated | step.truncated)
-        seen = step.observation
+        observation = step.observation
         if not alive.any():
             break
     return Episodes(*map(torch.stack, zip(*rows, strict=True)))
@@ -142,19 +142,21 @@ def episodes(world: World, act: Act, seed: int, cells: int = 64, steps: int | No
 def constant(world: World, action: Tensor | int) -> Act:
     "The same action always: (action_size,) in [-1, 1], or the number of a choice."
     row = torch.as_tensor(action)
-    return lambda seen, own: row.expand(len(seen), *row.shape).clone()
+    return lambda observation, own: row.expand(len(observation), *row.shape).clone()
 
 
 def at_random(world: World) -> Act:
     "Uniform actions or choices."
     if world.discrete:
-        return lambda seen, own: torch.randint(world.action_size, (len(seen),), generator=own)
-    return lambda seen, own: 2 * torch.rand(len(seen), world.action_size, generator=own) - 1
+        return lambda observation, own: torch.randint(world.action_size, (len(observation),), generator=own)
+    return lambda observation, own: 2 * torch.rand(len(observation), world.action_size, generator=own) - 1
 
 # %% ../nbs/33_audits.ipynb #7581c006
 def check_action(world: World, seed: int = 0, steps: int = 10) -> Finding:
     "Root mean squared difference of states under different actions, in units of the states' deviation."
-    run = lambda shift: episodes(world, lambda seen, own: _drawn(world, seen, own, shift), seed, steps=steps)
+    run = lambda shift: episodes(
+        world, lambda observation, own: _drawn(world, observation, own, shift), seed, steps=steps
+    )
     one, again, other = run(0), run(0), run(1)
     moved, noise = _apart(one, other), _apart(one, again)
     ignored = moved <= 1.25 * noise + 1e-6
@@ -165,9 +167,9 @@ def check_action(world: World, seed: int = 0, steps: int = 10) -> Finding:
     return Finding("action", "defect" if ignored else "ok", moved, said, remedy if ignored else "")
 
 # %% ../nbs/33_audits.ipynb #0137d2bf
-def _drawn(world: World, seen: Tensor, own: torch.Generator, shift: int) -> Tensor:
+def _drawn(world: World, observation: Tensor, own: torch.Generator, shift: int) -> Tensor:
     "Random actions; with `shift` 1 the opposite ones, or each the next choice."
-    action = at_random(world)(seen, own)
+    action = at_random(world)(observation, own)
     if world.discrete:
         return (action + shift) % world.action_size
     return -action if shift else action
@@ -225,7 +227,7 @@ def transitions(world: World, seed: int, rows: int = 3000) -> Transitions:
             nn.functional.one_hot(run.action, world.action_size).float() if world.discrete else run.action
         )
         sizes = torch.stack([action.abs().sum(dim=-1), action.square().sum(dim=-1)], dim=-1)
-        x = torch.cat([run.seen, run.after, action, sizes], dim=-1).flatten(0, 1)[alive]
+        x = torch.cat([run.observation, run.after, action, sizes], dim=-1).flatten(0, 1)[alive]
         parts.append((x.numpy(), run.reward.flatten()[alive, None].numpy(), np.full(len(x), number)))
         found += len(x)
         if found >= rows and number >= 3:
@@ -257,10 +259,10 @@ def check_sight(world: World, seed: int = 0) -> Finding:
     first, goals = [], []
     for number in range(8):
         run = episodes(world, at_random(world), seed + 1000 * number, steps=1)
-        world.reset(len(run.seen[0]), torch.Generator().manual_seed(seed + 1000 * number))
-        goal = targets_of(world, len(run.seen[0]))
+        world.reset(len(run.observation[0]), torch.Generator().manual_seed(seed + 1000 * number))
+        goal = targets_of(world, len(run.observation[0]))
         if goal is not None:
-            first.append(run.seen[0].numpy())
+            first.append(run.observation[0].numpy())
             goals.append(np.broadcast_to(goal, (len(first[-1]), goal.shape[1])))
     if goals and np.concatenate(goals).std(axis=0).max() > 1e-9:
         x, y, half = np.concatenate(first), np.concatenate(goals), len(first) // 2 * len(first[0])
@@ -293,18 +295,18 @@ def check_sight(world: World, seed: int = 0) -> Finding:
 @single_thread()
 def trained_policy(world: World, seed: int = 0, steps: int = 30_000) -> Act:
     "The most likely actions of a policy after about `steps` environment steps, at least 12 batches, half TRPO and half PPO."
-    cells = world.cells if isinstance(world, VectorWorld) else max(16, min(1024, 4096 // world.horizon))
+    cells = world.n_envs if isinstance(world, VectorWorld) else max(16, min(1024, 4096 // world.horizon))
     agent = agent_for(world, seed, normalise=True)
     half = max(steps // 2, 6 * cells * world.horizon)
     train(
         world,
         agent,
-        [TRPO(steps=half, max_kl=0.03), PPO(steps=half, minibatch=256)],
+        [TRPO(steps=half, max_kl=0.03), PPO(steps=half, batch_size=256)],
         seed=seed,
         n_envs=cells,
         gamma=0.98,
     )
-    return lambda seen, own: mode(agent.policy(seen))
+    return lambda observation, own: mode(agent.policy(observation))
 
 # %% ../nbs/33_audits.ipynb #3961136a
 def null_policies(world: World, runs: Sequence[Episodes]) -> dict[str, Act]:
@@ -347,7 +349,7 @@ def check_nulls(world: World, seed: int = 0, steps: int = 30_000) -> Finding:
 def check_targets(world: World, test: World, seed: int = 0) -> Finding:
     "Distance of the two mean targets over the states' deviation; or the share of the test reward that the training reward's model misses."
     found = [transitions(part, seed + 5 * k) for k, part in enumerate((world, test))]
-    goals = [targets_of(part, part.cells if isinstance(part, VectorWorld) else 64) for part in (world, test)]
+    goals = [targets_of(part, part.n_envs if isinstance(part, VectorWorld) else 64) for part in (world, test)]
     if all(goal is not None for goal in goals) and goals[0].shape[1] == goals[1].shape[1]:
         spread = found[0].x[:, : world.observation_size].std(axis=0).mean() * goals[0].shape[1] ** 0.5
         number = float(np.linalg.norm(goals[0].mean(axis=0) - goals[1].mean(axis=0)) / spread)
@@ -396,7 +398,7 @@ def check_leakage(
 def check_starts(world: World, test: World, seed: int = 0) -> Finding:
     "Share of the test world's first states that are also the training world's."
     draw = lambda part, at: np.concatenate(
-        [episodes(part, at_random(part), at + k, steps=1).seen[0].numpy() for k in range(8)]
+        [episodes(part, at_random(part), at + k, steps=1).observation[0].numpy() for k in range(8)]
     )
     ours, theirs = draw(world, seed), draw(test, seed + 100)
     known = {row.tobytes() for row in ours}

@@ -45,7 +45,7 @@ class Case:
     world: LandscapeWorld | NetworkWorld
     restarts: Callable[[int, torch.Generator], Tensor]
     optimum: float  # the best mean return
-    cells: int = 128
+    n_envs: int = 128
 
 # %% ../nbs/17_escape.ipynb #db7938fd
 def lifted(
@@ -88,7 +88,7 @@ def case(name: str) -> Case:
         return Case(world, lifted(trap()), best_control("trap").expected_return)
     if name == "haematopoiesis":
         world = example_network()
-        return Case(world, world.anywhere, network_outcome(world)["return"].mean(), cells=1024)
+        return Case(world, world.anywhere, network_outcome(world)["return"].mean(), n_envs=1024)
     raise DataError(f"no landscape {name!r}; {close_names(name, CASES)}")
 
 # %% ../nbs/17_escape.ipynb #cdbcf966
@@ -97,8 +97,10 @@ def score(case: Case, agent: Agent | None, cells: int = 1000, seed: int = 10**6)
     "Mean return and share in the target's basin of an agent's most likely actions; None: without any action."
     world = case.world
     if isinstance(world, NetworkWorld):
-        idle = lambda seen: torch.full((len(seen),), world.action_size - 1)
-        outcome = network_outcome(world, idle if agent is None else lambda seen: mode(agent.policy(seen)))
+        idle = lambda observation: torch.full((len(observation),), world.action_size - 1)
+        outcome = network_outcome(
+            world, idle if agent is None else lambda observation: mode(agent.policy(observation))
+        )
         return outcome["return"].mean(), outcome["success"].mean()
     return rolled(world, _policy(world, agent), cells, seed)
 
@@ -115,12 +117,12 @@ def _policy(world: LandscapeWorld, agent: Agent | None) -> Callable[[Tensor, int
     "The agent's most likely actions as a policy of places and step."
     if agent is None:
         return lambda x, step: torch.zeros(len(x), world.action_size, dtype=x.dtype)
-    return lambda x, step: mode(agent.policy(world.seen(x.float(), step))).to(x.dtype)
+    return lambda x, step: mode(agent.policy(world.observation_at(x.float(), step))).to(x.dtype)
 
 # %% ../nbs/17_escape.ipynb #4e4046eb
 HIDDEN = (64, 64, 64)  # a spiral takes three layers
 SHARE = 0.75  # of restarts in the first part
-TRUST = partial(TRPO, max_kl=0.05, subsample=4, learning_rate=3e-3, minibatch=512)
+TRUST = partial(TRPO, max_kl=0.05, sub_sampling_factor=4, learning_rate=3e-3, batch_size=512)
 CLIP = partial(PPO, learning_rate=1e-3, anneal=True, target_kl=0.05)
 
 
@@ -149,7 +151,7 @@ def unbound(steps: int, restart: Restart | None) -> list:
 
 def explore_polish(steps: int, restart: Restart | None) -> list:
     "TRPO explores, wide, for 35 % of the steps; then polishes, in larger steps and narrowing."
-    first, stage = int(0.35 * steps), partial(TRUST, damping=0.02)
+    first, stage = int(0.35 * steps), partial(TRUST, cg_damping=0.02)
     explore = stage(steps=first, max_kl=0.1, restart=restart)
     return [explore, stage(steps=steps - first, max_kl=0.4, anneal=True, final_log_std=-1.3)]
 
@@ -187,12 +189,14 @@ def learn(case: Case, method: Method, seed: int, steps: int, callback: Callable 
     world = case.world
     agent = agent_for(world, seed, normalise=method.normalised, log_std=0.0, hidden=HIDDEN)
     if method.pretrained:
-        clone(agent, world, _expert(world), seed, case.cells, epochs=10)
+        clone(agent, world, _expert(world), seed, case.n_envs, n_epochs=10)
     stages = method.stages(steps, Restart(method.share, case.restarts) if method.share else None)
     if world.discrete:  # choices have no deviation
         stages = [replace(stage, final_log_std=None) for stage in stages]
     gamma = 1.0 if method.normalised else 0.99
-    train(world, agent, stages, method.schedule, seed=seed, n_envs=case.cells, gamma=gamma, callback=callback)
+    train(
+        world, agent, stages, method.schedule, seed=seed, n_envs=case.n_envs, gamma=gamma, callback=callback
+    )
     return agent
 
 # %% ../nbs/17_escape.ipynb #77025d80
@@ -203,7 +207,7 @@ def _expert(world: LandscapeWorld | NetworkWorld) -> Callable[[Tensor], Tensor]:
             "there is no straight way through a gene network; choose a method that is not pretrained"
         )
     policy = straight(world.problem)
-    return lambda seen: policy(world.middle + world.half * seen[:, :-1], 0)
+    return lambda observation: policy(world.middle + world.half * observation[:, :-1], 0)
 
 # %% ../nbs/17_escape.ipynb #36d8922d
 COLUMNS = [
@@ -226,7 +230,7 @@ def run_one(landscape: str, method: str, seed: int, iterations: int = ITERATIONS
     began, here = perf_counter(), case(landscape)
     steps, trained = 0, method in METHODS
     if trained:
-        began, steps = perf_counter(), iterations * here.cells * here.world.horizon
+        began, steps = perf_counter(), iterations * here.n_envs * here.world.horizon
         found = score(here, learn(here, METHODS[method], seed, steps))
     else:
         found = reference(here, landscape, method)
@@ -305,7 +309,7 @@ def benchmark(
 
 def _steps(landscape: str, iterations: int) -> int:
     "Environment steps of a run."
-    return iterations * (1024 * 6 if landscape == "haematopoiesis" else Case.cells * 60)
+    return iterations * (1024 * 6 if landscape == "haematopoiesis" else Case.n_envs * 60)
 
 # %% ../nbs/17_escape.ipynb #79fc4a3f
 QUICK = {

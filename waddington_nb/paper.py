@@ -36,7 +36,7 @@ from .representations import fit_autoencoder, fit_pca
 from .rollouts import Batch, collect
 from .tasks import variable_genes
 from .testbeds import ScreenWorld, screen_optimum
-from .training import Agent, PPO, TRPO, agent_for, plan, train
+from .training import Agent, PPO, TRPO, agent_for, iterations_of, train
 from .trajectories import dtw
 from .worlds import StateWorld
 
@@ -302,19 +302,21 @@ def controllers(world: StateWorld, seed: int) -> dict[str, Callable[[Tensor], Te
     "Policies that need no training: nothing, random, and the best there is (`optimum` if exact, else `proportional`)."
     generator, size = torch.Generator().manual_seed(seed), world.action_size
     found = {
-        "no-op": lambda seen: torch.zeros(len(seen), size),
-        "random": lambda seen: 2 * torch.rand(len(seen), size, generator=generator) - 1,
+        "no-op": lambda observation: torch.zeros(len(observation), size),
+        "random": lambda observation: 2 * torch.rand(len(observation), size, generator=generator) - 1,
     }
     if isinstance(world, AutonomousWorld):
         return found
     if isinstance(world, DriftWorld):
         name = "proportional" if world.aim is None else "optimum"
-        return found | {name: lambda seen: ((world.target - seen) / world.scale).clamp(-1, 1)}
+        return found | {name: lambda observation: ((world.target - observation) / world.scale).clamp(-1, 1)}
     if world.horizon == 1:
-        return found | {"optimum": lambda seen: screen_optimum(world, seen).float()}
+        return found | {"optimum": lambda observation: screen_optimum(world, observation).float()}
     inverse = torch.linalg.pinv(world.scale * world.effects)
     return found | {
-        "proportional": lambda seen: ((world.target - seen[:, : len(world.target)]) @ inverse).clamp(-1, 1)
+        "proportional": lambda observation: (
+            (world.target - observation[:, : len(world.target)]) @ inverse
+        ).clamp(-1, 1)
     }
 
 # %% ../nbs/34_paper.ipynb #d4b93bf9
@@ -347,13 +349,13 @@ def methods(quick: bool = False) -> dict[str, list[TRPO | PPO]]:
     trpo = TRPO(
         steps=10_000 // share,
         max_kl=0.01,
-        cg_iterations=15,
-        value_epochs=10,
-        minibatch=128,
+        cg_max_steps=15,
+        n_critic_updates=10,
+        batch_size=128,
         learning_rate=1e-3,
     )
     ppo = lambda steps, target_kl: PPO(
-        steps=steps // share, target_kl=target_kl, epochs=10, minibatch=64, learning_rate=3e-4
+        steps=steps // share, target_kl=target_kl, n_epochs=10, batch_size=64, learning_rate=3e-4
     )
     return {
         "PPO": [ppo(150_000, None)],
@@ -369,7 +371,7 @@ def trained(
     "The most likely actions of a policy trained as published, in batches of about `batch` steps."
     agent = agent_for(world, seed, log_std=0.0)
     train(world, agent, stages, seed=seed, n_envs=max(1, batch // world.horizon))
-    return lambda seen: mode(agent.policy(seen))
+    return lambda observation: mode(agent.policy(observation))
 
 # %% ../nbs/34_paper.ipynb #f3c48693
 def _stacked(agents: Sequence[Agent]) -> tuple[list[Tensor], torch.optim.Adam]:
@@ -401,10 +403,10 @@ def _losses(agent: Agent, stage: PPO) -> Callable[..., Tensor]:
         own = dict(zip(names[:split], weights[:split], strict=True))
         other = dict(zip(names[split:], weights[split:], strict=True))
         return ppo_loss(
-            lambda seen: functional_call(agent.policy, own, (seen,)),
-            lambda seen: functional_call(agent.value, other, (seen,)),
+            lambda observation: functional_call(agent.policy, own, (observation,)),
+            lambda observation: functional_call(agent.value, other, (observation,)),
             Batch(*fields, mean_return=0.0),
-            clip=stage.clip,
+            clip_range=stage.clip_range,
             vf_coef=stage.vf_coef,
         )[0]
 
@@ -422,15 +424,15 @@ def _ppo_side_by_side(
     wide, adam = _stacked(agents)
     adam.param_groups[0]["lr"] = stage.learning_rate
     losses, rows = _losses(agents[0], stage), torch.arange(len(agents))[:, None]
-    for _ in plan([stage], "sequential", cells * worlds[0].horizon):
+    for _ in iterations_of([stage], "sequential", cells * worlds[0].horizon):
         batches = [
             collect(world, agent.policy, agent.value, cells, world.horizon, generator)
             for world, agent, generator in zip(worlds, agents, generators, strict=True)
         ]
         fields = [torch.stack([getattr(batch, name) for batch in batches]) for name in FIELDS]
-        for _ in range(stage.epochs):
+        for _ in range(stage.n_epochs):
             order = [torch.randperm(len(batches[0]), generator=generator) for generator in generators]
-            for index in torch.stack(order).split(stage.minibatch, dim=1):
+            for index in torch.stack(order).split(stage.batch_size, dim=1):
                 adam.zero_grad()
                 losses(wide, *[field[rows, index] for field in fields]).sum().backward()
                 _clip_each([parameter.grad for parameter in wide], stage.max_grad_norm)
@@ -459,10 +461,10 @@ def trained_seeds(
             _ppo_side_by_side(worlds, agents, stage, generators, cells)
             continue
         for world, agent, generator in zip(worlds, agents, generators, strict=True):
-            for step in plan([stage], "sequential", cells * world.horizon):
-                seen = collect(world, agent.policy, agent.value, cells, world.horizon, generator)
-                stage.update(agent, seen, generator, step.left)
-    return [lambda seen, policy=agent.policy: mode(policy(seen)) for agent in agents]
+            for step in iterations_of([stage], "sequential", cells * world.horizon):
+                observation = collect(world, agent.policy, agent.value, cells, world.horizon, generator)
+                stage.update(agent, observation, generator, step.left)
+    return [lambda observation, policy=agent.policy: mode(policy(observation)) for agent in agents]
 
 # %% ../nbs/34_paper.ipynb #cd1b241e
 def _embedded(

@@ -248,9 +248,9 @@ class Policy(nn.Module):
 
     def forward(self, observation: Tensor) -> Gaussian | Categorical:
         "The distribution at every state; `observation` is (..., observation_size)."
-        seen = self.normaliser(observation)
-        centre, *spread = self.network(seen).split(self.action_size, dim=-1)
-        centre = centre + self.skip(seen)
+        observation = self.normaliser(observation)
+        centre, *spread = self.network(observation).split(self.action_size, dim=-1)
+        centre = centre + self.skip(observation)
         if self.family is Categorical:
             return Categorical(centre)
         log_std = self.log_std.clone()  # not the parameter itself: what is returned must not change with it

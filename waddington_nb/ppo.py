@@ -16,10 +16,10 @@ from .rollouts import Batch
 from .trpo import normalised
 
 # %% ../nbs/13_ppo.ipynb #4376276b
-def clipped_surrogate(log_ratio: Tensor, advantage: Tensor, clip: float) -> Tensor:
+def clipped_surrogate(log_ratio: Tensor, advantage: Tensor, clip_range: float) -> Tensor:
     "E[min(r Â, clip(r, 1-ε, 1+ε) Â)] with r = exp(log_ratio), a scalar."
     ratio = torch.exp(log_ratio)
-    return torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage).mean()
+    return torch.minimum(ratio * advantage, ratio.clamp(1 - clip_range, 1 + clip_range) * advantage).mean()
 
 # %% ../nbs/13_ppo.ipynb #e0940639
 def approximate_kl(log_ratio: Tensor) -> Tensor:
@@ -33,11 +33,11 @@ def adapted_penalty(beta: float, kl: float, target_kl: float) -> float:
     return min(max(beta * factor, 1e-4), 1e4)
 
 # %% ../nbs/13_ppo.ipynb #9251065d
-def value_loss(value: Tensor, batch: Batch, clip: float | None) -> Tensor:
+def value_loss(value: Tensor, batch: Batch, clip_range: float | None) -> Tensor:
     "E[(V - target)²], or E[max of that and of (V_old + clip(V - V_old, ±clip) - target)²], a scalar."
     error = (value - batch.target).square()
-    if clip is not None:
-        near = batch.value + (value - batch.value).clamp(-clip, clip)
+    if clip_range is not None:
+        near = batch.value + (value - batch.value).clamp(-clip_range, clip_range)
         error = torch.maximum(error, (near - batch.target).square())
     return error.mean()
 
@@ -48,17 +48,17 @@ def ppo_loss(
     batch: Batch,  # a minibatch
     old: tuple[Tensor, ...] = (),  # parameters of the old policy's distributions; needed with beta
     *,
-    clip: float | None = 0.2,  # ε
+    clip_range: float | None = 0.2,  # ε
     vf_coef: float = 0.5,  # c_v
-    value_clip: float | None = None,
+    clip_range_vf: float | None = None,
     ent_coef: float = 0.0,  # c_e
     beta: float = 0.0,  # of the KL penalty
 ) -> tuple[Tensor, Tensor]:
     "-L_clip + β KL(old‖new) + c_v value loss - c_e E[entropy] on a (mini)batch, and the log ratios."
     p = policy(batch.observation)
     log_ratio = log_prob(p, batch.action) - batch.log_prob
-    bound = math.inf if clip is None else clip
-    loss = vf_coef * value_loss(value(batch.observation), batch, value_clip)
+    bound = math.inf if clip_range is None else clip_range
+    loss = vf_coef * value_loss(value(batch.observation), batch, clip_range_vf)
     loss = loss - clipped_surrogate(log_ratio, normalised(batch.advantage), bound)
     if beta:
         loss = loss + beta * kl_divergence(type(p)(*old), p).mean()
@@ -82,8 +82,8 @@ def ppo_epochs(
     optimiser: torch.optim.Optimizer,  # over the parameters of both
     batch: Batch,
     generator: torch.Generator,
-    epochs: int = 10,
-    minibatch: int = 512,
+    n_epochs: int = 10,
+    batch_size: int = 512,
     max_grad_norm: float = 0.5,
     target_kl: float | None = None,  # stop the epochs there; at 0, before the first step
     **loss_options,  # of `ppo_loss`
@@ -91,9 +91,9 @@ def ppo_epochs(
     "Minibatch epochs on `batch`, in place; returns the KL estimate of the last minibatch, before its step."
     parameters, kl = [*policy.parameters(), *value.parameters()], 0.0
     old = _parameters(policy, batch) if loss_options.get("beta") else ()
-    for _ in range(epochs):
+    for _ in range(n_epochs):
         order = torch.randperm(len(batch), generator=generator, device=batch.action.device)
-        for index in order.split(minibatch):
+        for index in order.split(batch_size):
             then = tuple(t[index] for t in old)
             loss, log_ratio = ppo_loss(policy, value, rows(batch, index), then, **loss_options)
             kl = approximate_kl(log_ratio).item()

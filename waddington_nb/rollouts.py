@@ -74,12 +74,12 @@ def collect(
         observation = step.observation
     if not rows or not len(observation):
         raise DataError(f"an empty batch ({n_envs} cells, {steps} steps); both must be at least 1")
-    seen, raw, logp, reward, terminated, truncated, final = map(torch.stack, zip(*rows, strict=True))
-    before, after = value(seen), value(final)
+    observation, raw, logp, reward, terminated, truncated, final = map(torch.stack, zip(*rows, strict=True))
+    before, after = value(observation), value(final)
     advantage = generalised_advantages(
         reward / value.reward_scale, before, after, terminated, truncated, gamma, gae_lambda
     )
-    flat = [t.flatten(0, 1) for t in (seen, raw, logp, advantage, advantage + before, before)]
+    flat = [t.flatten(0, 1) for t in (observation, raw, logp, advantage, advantage + before, before)]
     if valid[0] is not None:
         flat = [t[torch.cat(valid)] for t in flat]
     batch = Batch(*flat, mean_return=_mean_return(reward, terminated | truncated))

@@ -117,14 +117,14 @@ class LandscapeWorld(StateWorld):
         nearer = (state - target).square().sum(dim=-1) - (moved - target).square().sum(dim=-1)
         return moved, nearer - problem.action_cost * a.square().sum(dim=-1)
 
-    def seen(self, state: Tensor, step: int) -> Tensor:
+    def observation_at(self, state: Tensor, step: int) -> Tensor:
         "What an agent sees of places (cells × d) at a step: the scaled place and the share of time."
         share = torch.full_like(state[:, :1], step / self.horizon)
         return torch.cat([(state - self.middle.to(state)) / self.half.to(state), share], dim=1)
 
     def observe(self, state: Tensor) -> Tensor:
         "The scaled place, and the share of the episode that has passed."
-        return self.seen(state, self.time)
+        return self.observation_at(state, self.time)
 
 # %% ../nbs/16_testbeds.ipynb #64e5aae4
 def _lottery(walk: sparse.csr_matrix, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -203,14 +203,14 @@ class NetworkWorld(StateWorld):
             following, goal
         ) - paid
 
-    def seen(self, state: Tensor, step: int) -> Tensor:
+    def observation_at(self, state: Tensor, step: int) -> Tensor:
         "What an agent sees of states (cells × 2) at a step: genes on (1) or off (-1), of cell and goal, and the time."
         share = torch.full((len(state), 1), step / self.horizon)
         return torch.cat([2 * self.bits[state].flatten(1) - 1, share], dim=1)
 
     def observe(self, state: Tensor) -> Tensor:
         "Genes of the cell, genes of the goal, and the share of the episode that has passed."
-        return self.seen(state, self.time)
+        return self.observation_at(state, self.time)
 
 # %% ../nbs/16_testbeds.ipynb #65e441a3
 def _backward(world: NetworkWorld, goal: int, choose: Callable[[Tensor], Tensor] | None) -> np.ndarray:
@@ -224,7 +224,7 @@ def _backward(world: NetworkWorld, goal: int, choose: Callable[[Tensor], Tensor]
         if choose is None:
             action = ((walk @ value[0]).reshape(-1, n) - world.cost * pays[:, None]).argmax(axis=0)
         else:
-            action = choose(world.seen(states, step)).numpy()
+            action = choose(world.observation_at(states, step)).numpy()
         value = (walk[action * n + np.arange(n)] @ value.T).T
         value[0] -= world.cost * pays[action]
         value[2] += pays[action]

@@ -52,10 +52,10 @@ def normalised(advantage: Tensor) -> Tensor:
 
 # %% ../nbs/12_trpo.ipynb #b9bfd17f
 def fisher_vector_product(
-    policy: nn.Module, observation: Tensor, damping: float, subsample: int = 1
+    policy: nn.Module, observation: Tensor, cg_damping: float, sub_sampling_factor: int = 1
 ) -> Callable[[Tensor], Tensor]:
-    "v ↦ H v + damping·v, with H the mean Fisher matrix of the policy over every `subsample`-th observation."
-    observation = observation[::subsample]
+    "v ↦ H v + cg_damping·v, H the policy's mean Fisher matrix over every `sub_sampling_factor`-th observation."
+    observation = observation[::sub_sampling_factor]
     parameters = {name: p.detach() for name, p in policy.named_parameters()}
     outputs = lambda parameters: tuple(functional_call(policy, parameters, (observation,)))
     p, pull_back = vjp(outputs, parameters)
@@ -65,7 +65,7 @@ def fisher_vector_product(
         _, pushed = jvp(outputs, (parameters,), (unflat(v, policy),))
         scaled = tuple(m / m[..., 0].numel() for m in fisher(p, pushed))  # a mean over rows
         (pulled,) = pull_back(scaled)
-        return flat(pulled.values()) + damping * v
+        return flat(pulled.values()) + cg_damping * v
 
     return product
 
@@ -96,13 +96,13 @@ def natural_step(
     g: Tensor,
     observation: Tensor,
     max_kl: float,
-    damping: float,
-    cg_iterations: int,
-    subsample: int,
+    cg_damping: float,
+    cg_max_steps: int,
+    sub_sampling_factor: int,
 ) -> Tensor:
     "sqrt(2δ / dᵀHd) · d with H d = g; not finite where the gradient is zero or H has no positive curvature along it."
-    product = fisher_vector_product(policy, observation, damping, subsample)
-    d = conjugate_gradient(product, g, cg_iterations)
+    product = fisher_vector_product(policy, observation, cg_damping, sub_sampling_factor)
+    d = conjugate_gradient(product, g, cg_max_steps)
     return torch.sqrt(2 * max_kl / (d @ product(d))) * d
 
 # %% ../nbs/12_trpo.ipynb #98ea3018
@@ -118,25 +118,25 @@ def trpo_step(
     policy: nn.Module,
     batch: Batch,
     max_kl: float = 0.01,  # δ
-    damping: float = 0.1,
-    cg_iterations: int = 10,
-    backtracks: int = 10,  # halvings of the step that are tried
-    subsample: int = 1,  # the Fisher matrix is taken over every k-th row
+    cg_damping: float = 0.1,
+    cg_max_steps: int = 10,
+    line_search_max_iter: int = 10,  # halvings of the step that are tried
+    sub_sampling_factor: int = 1,  # the Fisher matrix is taken over every k-th row
     kl_constraint: bool = True,
     line_search: bool = True,
 ) -> TrustRegionStep:
     "One natural-gradient step on `policy`, in place: the largest tried fraction that improves within the trust region."
     if not max_kl > 0:
         raise DataError(f"max_kl is {max_kl}; a trust region needs a size above 0, such as 0.01")
-    advantage, seen = normalised(batch.advantage), batch.observation
+    advantage, observation = normalised(batch.advantage), batch.observation
     theta = flat(policy.parameters()).detach().clone()
-    p = policy(seen)
+    p = policy(observation)
     before = surrogate(p, batch, advantage)
     g = flat(torch.autograd.grad(before, list(policy.parameters())))
     old, before = type(p)(*(t.detach() for t in p)), before.item()
-    full = natural_step(policy, g, seen, max_kl, damping, cg_iterations, subsample)
+    full = natural_step(policy, g, observation, max_kl, cg_damping, cg_max_steps, sub_sampling_factor)
     if torch.isfinite(full).all():
-        for k in range(backtracks if line_search else 1):
+        for k in range(line_search_max_iter if line_search else 1):
             set_flat(policy, theta + 0.5**k * full)
             kl, improvement = _change(policy, old, batch, advantage, before)
             inside = kl <= max_kl or not kl_constraint

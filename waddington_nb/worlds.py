@@ -41,7 +41,7 @@ class World(Protocol):
     discrete: bool
     restart: "Restart | None"
 
-    def reset(self, cells: int, generator: torch.Generator) -> Tensor: ...
+    def reset(self, n_envs: int, generator: torch.Generator) -> Tensor: ...
 
     def step(self, action: Tensor) -> Step: ...
 
@@ -93,14 +93,14 @@ class StateWorld:
         "What the agent sees, cells × observation_size."
         return state
 
-    def reset(self, cells: int, generator: torch.Generator) -> Tensor:
+    def reset(self, n_envs: int, generator: torch.Generator) -> Tensor:
         "Begin an episode for every cell; all randomness until the next reset comes from `generator`."
-        self.cells, self.generator = cells, generator
+        self.n_envs, self.generator = n_envs, generator
         return self._begin()
 
     def _begin(self) -> Tensor:
         self.time = 0
-        self.state = restarted(self.start(self.cells, self.generator), self.restart, self.generator)
+        self.state = restarted(self.start(self.n_envs, self.generator), self.restart, self.generator)
         return self.observe(self.state)
 
     def step(self, action: Tensor) -> Step:
@@ -274,12 +274,12 @@ class VectorWorld:
     "A `gymnasium.vector.VectorEnv` with box or discrete actions as a world; box actions are scaled from [-1, 1]."
 
     def __init__(self, envs: gymnasium.vector.VectorEnv, horizon: int | None = None):
-        action, seen = envs.single_action_space, envs.single_observation_space
+        action, observation = envs.single_action_space, envs.single_observation_space
         self.discrete = isinstance(action, gymnasium.spaces.Discrete)
-        _check_spaces(action, seen)
-        self.envs, self.cells = envs, envs.num_envs
+        _check_spaces(action, observation)
+        self.envs, self.n_envs = envs, envs.num_envs
         self.action_size = int(action.n) if self.discrete else int(np.prod(action.shape))
-        self.observation_size = int(np.prod(seen.shape))
+        self.observation_size = int(np.prod(observation.shape))
         self.horizon = horizon or getattr(envs.spec, "max_episode_steps", None)
         if not self.horizon:
             raise DataError("the environment has no step limit; pass horizon, the steps of an episode")
@@ -294,18 +294,18 @@ class VectorWorld:
         if restart is not None:
             raise DataError("a vector environment begins where it likes; use stages without restart")
 
-    def reset(self, cells: int, generator: torch.Generator) -> Tensor:
+    def reset(self, n_envs: int, generator: torch.Generator) -> Tensor:
         "Reset all environments, seeded by the generator."
-        if cells != self.cells:
+        if n_envs != self.n_envs:
             raise DataError(
-                f"the vector environment has {self.cells} cells, not {cells}; pass n_envs={self.cells}"
+                f"the vector environment has {self.n_envs} environments, not {n_envs}; pass n_envs={self.n_envs}"
             )
-        self.ended = torch.zeros(cells, dtype=torch.bool)
+        self.ended = torch.zeros(n_envs, dtype=torch.bool)
         seed = int(torch.randint(2**31, (1,), generator=generator))
         return self._tensor(self.envs.reset(seed=seed)[0])
 
     def _tensor(self, observation: np.ndarray) -> Tensor:
-        return torch.as_tensor(np.asarray(observation, dtype=np.float32)).reshape(self.cells, -1)
+        return torch.as_tensor(np.asarray(observation, dtype=np.float32)).reshape(self.n_envs, -1)
 
     def step(self, action: Tensor) -> Step:
         "Step all environments."
@@ -330,11 +330,11 @@ def to_space(action: np.ndarray, space: gymnasium.spaces.Box) -> np.ndarray:
     return (space.low + share.reshape(-1, *space.shape) * (space.high - space.low)).astype(space.dtype)
 
 # %% ../nbs/10_worlds.ipynb #41d07550
-def _check_spaces(action: gymnasium.Space, seen: gymnasium.Space) -> None:
+def _check_spaces(action: gymnasium.Space, observation: gymnasium.Space) -> None:
     box = gymnasium.spaces.Box
-    if not isinstance(seen, box):
+    if not isinstance(observation, box):
         raise DataError(
-            f"observation space {seen} is not supported; wrap it into a Box (gymnasium.wrappers.FlattenObservation)"
+            f"observation space {observation} is not supported; wrap it into a Box (gymnasium.wrappers.FlattenObservation)"
         )
     if isinstance(action, gymnasium.spaces.Discrete):
         if action.start != 0:
