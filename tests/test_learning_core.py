@@ -316,7 +316,7 @@ def test_agents_of_other_worlds(said, change):
     [
         ("action space", gymnasium.spaces.Box(-np.inf, np.inf, (1,)), gymnasium.spaces.Box(-1, 1, (1,))),
         ("action space", gymnasium.spaces.MultiDiscrete([2, 3]), gymnasium.spaces.Box(-1, 1, (1,))),
-        ("starts at 5", gymnasium.spaces.Discrete(3, start=5), gymnasium.spaces.Box(-1, 1, (1,))),
+        ("start=5", gymnasium.spaces.Discrete(3, start=5), gymnasium.spaces.Box(-1, 1, (1,))),
         ("observation space", gymnasium.spaces.Discrete(3), gymnasium.spaces.Dict({})),
     ],
 )

@@ -25,7 +25,7 @@ from .core import DataError, single_thread
 from .policies import mode
 from .testbeds import ScreenWorld
 from .training import PPO, TRPO, agent_for, train
-from .worlds import VectorWorld, World
+from .worlds import VectorWorld, World, check_spaces
 
 # %% ../nbs/33_audits.ipynb #cd9694d1
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Audit(pd.DataFrame):
 def as_world(
     environment: World | gymnasium.Env | gymnasium.vector.VectorEnv | str, horizon: int | None = None
 ) -> World:
-    "A world made of an environment (16 copies), its id, a vector environment, or a world. Raises `DataError` without a step limit."
+    "A world made of an environment (16 copies, or itself), its id, a vector environment, or a world. Raises `DataError` without a step limit."
     if isinstance(environment, str):
         environment = gymnasium.make(environment)
     if isinstance(environment, gymnasium.Env):
@@ -83,8 +83,11 @@ def as_world(
             or getattr(environment.spec, "max_episode_steps", None)
             or getattr(getattr(environment.unwrapped, "world", None), "horizon", None)
         )
+        check_spaces(environment.action_space, environment.observation_space, environment)
         same_step = gymnasium.vector.AutoresetMode.SAME_STEP
-        copies = [lambda: copy.deepcopy(environment)] * 16
+        copies = (
+            [lambda: environment] if _uncopyable(environment) else [lambda: copy.deepcopy(environment)] * 16
+        )
         return VectorWorld(gymnasium.vector.SyncVectorEnv(copies, autoreset_mode=same_step), limit)
     if isinstance(environment, gymnasium.vector.VectorEnv):
         return VectorWorld(environment, horizon)
@@ -95,6 +98,17 @@ def as_world(
             f"{type(environment).__name__} is no environment; give a World, a gymnasium.Env, a VectorEnv or an id"
         )
     return environment
+
+# %% ../nbs/33_audits.ipynb #d8a61313
+def _uncopyable(environment: object) -> str:
+    "Why a single environment cannot be copied, in a few words; empty where it can, or is no single environment."
+    if not isinstance(environment, gymnasium.Env):
+        return ""
+    try:
+        copy.deepcopy(environment)
+    except Exception as error:  # whatever its parts raise
+        return f"{type(environment.unwrapped).__name__} cannot be copied ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+    return ""
 
 # %% ../nbs/33_audits.ipynb #28dda3aa
 class Episodes(NamedTuple):
@@ -257,7 +271,7 @@ def targets_of(world: World, cells: int) -> np.ndarray | None:
 def check_sight(world: World, seed: int = 0) -> Finding:
     "Share of the target's variance told by the first observation; without a target, of the reward's told by what is seen."
     first, goals = [], []
-    for number in range(8):
+    for number in range(8 if getattr(world, "n_envs", 16) >= 16 else 128):
         run = episodes(world, at_random(world), seed + 1000 * number, steps=1)
         world.reset(len(run.observation[0]), torch.Generator().manual_seed(seed + 1000 * number))
         goal = targets_of(world, len(run.observation[0]))
@@ -742,7 +756,12 @@ def audit_world(
         "sight": "the target is hidden, so there is little to learn",
     }
     why = [blocked[f.check] for f in found if f.severity == "defect"]
-    found.append(_not_checked("nulls", why[0], "mend that first") if why else check_nulls(world, seed, steps))
+    alone = _uncopyable(environment)
+    if why or alone:
+        remedy = "mend that first" if why else "pass a gymnasium.vector environment of several"
+        found.append(_not_checked("nulls", (why or [alone])[0], remedy))
+    else:
+        found.append(check_nulls(world, seed, steps))
     if test is None:
         found.append(_not_checked("targets", "no test environment was given", "pass test"))
         found.append(

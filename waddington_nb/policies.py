@@ -218,9 +218,15 @@ class Normaliser(nn.Module):
         self.mean += new * change
         self.count.copy_(total)
 
+    @property
+    def deviation(self) -> Tensor:
+        "What x is divided by, (size,): its deviation at any scale, or 1 where it varies by no more than rounding."
+        varies = self.variance > 1e-12 * self.mean.square()
+        return torch.where(varies, self.variance, 1.0).sqrt()
+
     def forward(self, x: Tensor) -> Tensor:
         "Normalised x, the same shape."
-        return ((x - self.mean) / torch.sqrt(self.variance + 1e-8)).clamp(-10, 10)
+        return ((x - self.mean) / self.deviation).clamp(-10, 10)
 
 # %% ../nbs/09_policies.ipynb #88f70b29
 class Policy(nn.Module):
@@ -269,7 +275,7 @@ class Value(nn.Module):
     @property
     def reward_scale(self) -> Tensor | float:
         "What rewards are divided by: the deviation of returns so far, or 1."
-        return torch.sqrt(self.returns.variance + 1e-8) if isinstance(self.returns, Normaliser) else 1.0
+        return self.returns.deviation if isinstance(self.returns, Normaliser) else 1.0
 
     def forward(self, observation: Tensor) -> Tensor:
         "Values of observations (..., observation_size), shape (...)."

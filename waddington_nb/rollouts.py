@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .core import DataError
-from .policies import Policy, Value, act, log_prob, mode, sample
+from .policies import Normaliser, Policy, Value, act, log_prob, mode, sample
 from .worlds import World, move, observe
 
 # %% ../nbs/11_rollouts.ipynb #b23713ae
@@ -46,7 +46,7 @@ class Batch:
     advantage: Tensor  # GAE(γ, λ), not normalised
     target: Tensor  # what the critic should have said: advantage + value
     value: Tensor  # what the critic said
-    mean_return: float  # mean reward sum per episode, in the world's own units
+    mean_return: float  # mean reward sum of each cell's first episode, in the world's own units
 
     def __len__(self) -> int:
         return len(self.action)
@@ -64,17 +64,18 @@ def collect(
     gae_lambda: float = 0.95,
 ) -> Batch:
     "Reset the world, let the policy act, and return the batch with its advantages. Raises `DataError`, see `check_batch`."
-    observation, rows, valid = world.reset(n_envs, generator), [], []
+    observation, rows, valid = world.reset(n_envs, generator).clone(), [], []
     for _ in range(steps):
         p = policy(observation)
         raw = sample(p, generator)
         step = world.step(act(p, raw))
-        rows.append((observation, raw, log_prob(p, raw), *step[1:5]))
+        rows.append((observation, raw, log_prob(p, raw), *(t.clone() for t in step[1:5])))
         valid.append(step.valid)
-        observation = step.observation
+        observation = step.observation.clone()  # a world may write its next state into the same tensor
     if not rows or not len(observation):
         raise DataError(f"an empty batch ({n_envs} cells, {steps} steps); both must be at least 1")
     observation, raw, logp, reward, terminated, truncated, final = map(torch.stack, zip(*rows, strict=True))
+    _update_reward_scale(value, reward, terminated | truncated, valid, gamma)
     before, after = value(observation), value(final)
     advantage = generalised_advantages(
         reward / value.reward_scale, before, after, terminated, truncated, gamma, gae_lambda
@@ -88,7 +89,22 @@ def collect(
 
 # %% ../nbs/11_rollouts.ipynb #1c8b3a01
 def _mean_return(reward: Tensor, ended: Tensor) -> float:
-    return reward.sum().item() / (int(ended.sum()) or reward.shape[1])
+    "Mean over cells of the reward sum of their first episode, from rewards and ends, steps × cells."
+    over_before = ended.cumsum(dim=0) - ended.long() > 0
+    return reward.masked_fill(over_before, 0.0).sum().item() / reward.shape[1]
+
+# %% ../nbs/11_rollouts.ipynb #a9f021f1
+def _update_reward_scale(value: Value, reward: Tensor, ended: Tensor, valid: list, gamma: float) -> None:
+    "Let the critic's unit, where it has one, take in the discounted reward sums of a batch, steps × cells."
+    if not isinstance(value.returns, Normaliser):
+        return
+    total, sums = torch.zeros_like(reward[0]), torch.empty_like(reward)
+    for t in range(len(reward)):
+        total = reward[t] + gamma * total
+        sums[t] = total
+        total = total * ~ended[t]
+    sums = sums.flatten() if valid[0] is None else sums.flatten()[torch.cat(valid)]
+    value.returns.update(sums[:, None])
 
 # %% ../nbs/11_rollouts.ipynb #c8d17296
 def check_batch(batch: Batch, reward: Tensor) -> None:
@@ -111,12 +127,12 @@ def check_batch(batch: Batch, reward: Tensor) -> None:
 # %% ../nbs/11_rollouts.ipynb #a18b5e92
 @torch.no_grad()
 def mean_return(world: World, policy: Policy, n_envs: int, seed: int) -> float:
-    "Mean reward sum of `n_envs` parallel cells over one horizon under the policy's most likely actions."
+    "Mean reward sum of the first episode of `n_envs` parallel cells, at most a horizon, under the policy's most likely actions."
     device = next(policy.parameters()).device
     observation, rows = world.reset(n_envs, torch.Generator(device).manual_seed(seed)), []
     for _ in range(world.horizon):
         step = world.step(mode(policy(observation)))
-        rows.append((step.reward, step.terminated | step.truncated))
+        rows.append((step.reward.clone(), step.terminated | step.truncated))
         observation = step.observation
     return _mean_return(*map(torch.stack, zip(*rows, strict=True)))
 

@@ -67,13 +67,11 @@ class Agent:
         self.optimiser = torch.optim.Adam(parameters, lr=3e-4, eps=1e-5, fused=True)
         self.beta = 1.0
 
-    def see(self, batch: Batch) -> None:
-        "Let the normalisers, if there are any, take in a batch that has been learned from."
+    def see(self, observation: Tensor) -> None:
+        "Let the normalisers of observations, if there are any, take in n × observation_size more."
         for normaliser in (self.policy.normaliser, self.value.normaliser):
             if isinstance(normaliser, Normaliser):
-                normaliser.update(batch.observation)
-        if isinstance(self.value.returns, Normaliser):
-            self.value.returns.update((batch.target * self.value.reward_scale)[:, None])
+                normaliser.update(observation)
 
     def tensors(self) -> dict[str, Tensor]:
         "Everything that learning changes, by name."
@@ -321,10 +319,14 @@ def _iterate(world, agent, iteration: Iteration, generator, n_envs, gamma, gae_l
     "Collect one batch, let every stage learn from it, and say how it went."
     began, now = time.monotonic(), iteration.stages
     world.restart = now[0].restart
+    if (
+        getattr(agent.policy.normaliser, "count", 1) == 0
+    ):  # no batch may be learned from in units nobody knows
+        agent.see(world.reset(n_envs, generator))
     batch = collect(world, agent.policy, agent.value, n_envs, world.horizon, generator, gamma, gae_lambda)
     kl = [stage.update(agent, batch, generator, iteration.left) for stage in now][-1]
     row = _row(now, batch, kl, agent, history[-1]["steps"] if history else 0)
-    agent.see(batch)
+    agent.see(batch.observation)
     if now[0].final_log_std is not None:
         pace = (iteration.left - iteration.after) / iteration.left
         agent.policy.log_std.data += pace * (now[0].final_log_std - agent.policy.log_std.data)
@@ -390,9 +392,7 @@ def clone(
     observation = _follow(world, expert, n_envs, generator, noise)
     with torch.no_grad():
         wanted = expert(observation)
-        for normaliser in (agent.policy.normaliser, agent.value.normaliser):
-            if isinstance(normaliser, Normaliser):
-                normaliser.update(observation)
+        agent.see(observation)
     if agent.policy.family is not Categorical:
         _fit_skip(agent.policy, observation, wanted)
     optimiser = torch.optim.Adam(agent.policy.network.parameters(), lr=1e-3)
@@ -450,20 +450,53 @@ def clone_suggestion(policy: Policy) -> None:
     last.weight[:d] = 0
     last.bias[:d] = 0
 
+# %% ../nbs/14_training.ipynb #3fe3126c
+def _rows_of(observation, shape: tuple[int, ...]) -> Tensor:
+    "Observations as rows, n × size, of one observation of `shape` or several. Raises `DataError` for any other shape."
+    if isinstance(observation, dict | tuple):
+        raise DataError(
+            "the observation is no array; wrap the environment: gymnasium.wrappers.FlattenObservation(env)"
+        )
+    x = torch.as_tensor(np.array(observation, dtype=np.float32))
+    if tuple(x.shape) != shape and tuple(x.shape[1:]) != shape:
+        known = (
+            "" if len(shape) > 1 else "; if observations are no vectors, pass observation_space to SB3Model"
+        )
+        wide = ", ".join(map(str, shape))
+        raise DataError(
+            f"observations have shape {tuple(x.shape)}, the policy takes ({wide}) or (n, {wide}){known}"
+        )
+    return x.reshape(-1, math.prod(shape))
+
 # %% ../nbs/14_training.ipynb #421a4115
 class SB3Model:
-    "A trained policy with the `predict` of a Stable-Baselines3 model; actions in the bounds of `action_space`."
+    """A trained policy with the `predict` of a Stable-Baselines3 model; actions in the bounds of `action_space`.
 
-    def __init__(self, policy: Policy, action_space: gymnasium.Space, seed: int = 0):
-        self.policy, self.action_space = policy, action_space
+    Observations are vectors, or of the shape of `observation_space`. Raises `DataError` for other shapes."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        action_space: gymnasium.Space,
+        observation_space: gymnasium.spaces.Box | None = None,
+        *,
+        seed: int = 0,
+    ):
+        self.policy, self.action_space, self.observation_space = policy, action_space, observation_space
+        size = policy.skip.in_features
+        self.shape = (size,) if observation_space is None else observation_space.shape
+        if math.prod(self.shape) != size:
+            raise DataError(
+                f"observation_space has shape {self.shape}, the policy takes {size} numbers; pass its own"
+            )
         self.generator = torch.Generator().manual_seed(seed)
 
     @torch.no_grad()
     def predict(self, observation: np.ndarray, state=None, episode_start=None, deterministic: bool = False):
-        "Actions for observations (n × size, or a single one), and the state that was passed in."
-        observation = torch.as_tensor(np.asarray(observation, dtype=np.float32))
-        p = self.policy(observation.reshape(-1, self.policy.skip.in_features))
+        "Actions for observations, one or n, and the state that was passed in."
+        rows = _rows_of(observation, self.shape)
+        p = self.policy(rows)
         action = (mode(p) if deterministic else act(p, sample(p, self.generator))).numpy()
         if isinstance(self.action_space, gymnasium.spaces.Box):
             action = to_space(action, self.action_space)
-        return (action if observation.dim() > 1 else action[0]), state
+        return (action[0] if np.shape(observation) == self.shape else action), state

@@ -4,11 +4,14 @@
 
 # %% auto #0
 __all__ = ['Step', 'World', 'Restart', 'drawn_from', 'restarted', 'StateWorld', 'witness', 'observe', 'move', 'Population',
-           'PopulationWorld', 'example_world', 'WorldEnv', 'VectorWorld', 'to_space']
+           'PopulationWorld', 'example_world', 'WorldEnv', 'to_space', 'check_spaces', 'VectorWorld', 'step_limit']
 
 # %% ../nbs/10_worlds.ipynb #bb9cbbe0
+import copy
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import gymnasium
@@ -60,9 +63,11 @@ class Restart:
 # %% ../nbs/10_worlds.ipynb #1e8fe5ff
 def drawn_from(states: Tensor) -> Callable[[int, torch.Generator], Tensor]:
     "A sampler that draws rows of `states` (such as all observed cells), with replacement."
-    return lambda n, generator: states[
-        torch.randint(len(states), (n,), generator=generator, device=states.device)
-    ]
+    return partial(_drawn_rows, states)
+
+
+def _drawn_rows(states: Tensor, n: int, generator: torch.Generator) -> Tensor:
+    return states[torch.randint(len(states), (n,), generator=generator, device=states.device)]
 
 # %% ../nbs/10_worlds.ipynb #9c6b52e1
 def restarted(start: Tensor, restart: Restart | None, generator: torch.Generator) -> Tensor:
@@ -235,12 +240,16 @@ def example_world(seed: int = 0) -> PopulationWorld:
 
 # %% ../nbs/10_worlds.ipynb #79c8e80a
 class WorldEnv(gymnasium.Env):
-    "One cell of a `World` as a Gymnasium environment: float32 boxes, or a discrete action space for a discrete world."
+    """One cell of a `World`, or of what a function without arguments makes, as a Gymnasium environment.
+
+    Observations are float32 boxes, actions too, or choices in a discrete world. Raises `DataError` for a world that
+    cannot be copied."""
 
     metadata = {"render_modes": []}
 
-    def __init__(self, world: World | None = None):
-        self.world = example_world() if world is None else world
+    def __init__(self, world: World | Callable[[], World] | None = None):
+        self.world = _own_world(example_world if world is None else world)
+        self.horizon = self.world.horizon
         unbounded = np.full(self.world.observation_size, np.inf, np.float32)
         self.observation_space = gymnasium.spaces.Box(-unbounded, unbounded)
         size = self.world.action_size
@@ -251,13 +260,26 @@ class WorldEnv(gymnasium.Env):
         "Start an episode; the seed fixes everything random in it."
         super().reset(seed=seed)
         generator = torch.Generator().manual_seed(int(self.np_random.integers(2**31)))
-        return self.world.reset(1, generator)[0].numpy(), {}
+        return self.world.reset(1, generator)[0].numpy().copy(), {}
 
     def step(self, action: np.ndarray):
         "Move the cell."
         kind = torch.long if self.world.discrete else torch.float32
-        step = self.world.step(torch.as_tensor(np.asarray(action), dtype=kind)[None])
-        return step.final[0].numpy(), step.reward.item(), step.terminated.item(), step.truncated.item(), {}
+        step = self.world.step(torch.tensor(np.asarray(action), dtype=kind)[None])
+        final = step.final[0].numpy().copy()
+        return final, step.reward.item(), step.terminated.item(), step.truncated.item(), {}
+
+# %% ../nbs/10_worlds.ipynb #c0472d4d
+def _own_world(world: World | Callable[[], World]) -> World:
+    "A world that nobody else steps: what the function makes, or a copy."
+    if not hasattr(world, "reset") and callable(world):
+        return world()
+    try:
+        return copy.deepcopy(world)
+    except Exception as error:
+        raise DataError(
+            f"this {type(world).__name__} cannot be copied ({error}); give WorldEnv a function that makes one"
+        ) from error
 
 # %% ../nbs/10_worlds.ipynb #fdc228eb
 _HOME = "waddington_nb.testbeds"  # named by text: registering imports nothing
@@ -269,21 +291,135 @@ for _name in ("trap", "horseshoe", "spiral"):
         f"waddington/{_name.capitalize()}-v0", entry_point=f"{_HOME}:landscape_env", kwargs={"problem": _name}
     )
 
+# %% ../nbs/10_worlds.ipynb #a6a82a36
+def to_space(action: np.ndarray, space: gymnasium.spaces.Box) -> np.ndarray:
+    "Actions (..., size) from [-1, 1], clipped, to the bounds of a box, in its shape and dtype."
+    low, high = space.low.astype(np.float64), space.high.astype(np.float64)
+    share = (np.clip(action, -1, 1).astype(np.float64) + 1) / 2
+    placed = low + share.reshape(-1, *space.shape) * (high - low)
+    return (np.rint(placed) if np.issubdtype(space.dtype, np.integer) else placed).astype(space.dtype)
+
+# %% ../nbs/10_worlds.ipynb #41d07550
+def check_spaces(action: gymnasium.Space, observation: gymnasium.Space, envs=None) -> None:
+    """Raise `DataError`, with a remedy for `envs`, unless observations are a Box and actions a bounded Box or a Discrete from 0.
+
+    `envs` is the vector environment, or the environment, that the advice is for."""
+    if not isinstance(observation, gymnasium.spaces.Box):
+        raise DataError(f"observation space {observation} is no Box; {_flattening(envs)}")
+    if isinstance(action, gymnasium.spaces.Discrete) and action.start == 0:
+        return
+    if isinstance(action, gymnasium.spaces.Box):
+        width = action.high.astype(np.float64) - action.low.astype(np.float64)
+        if np.isfinite(width).all() and (width < 1e9).all():
+            return
+    raise DataError(
+        f"action space {action} is no bounded Box and no Discrete from 0; {_bounding(action, envs)}"
+    )
+
+# %% ../nbs/10_worlds.ipynb #ed013656
+def _flattening(envs) -> str:
+    "How to make the observations of `envs` a Box."
+    if not isinstance(envs, gymnasium.vector.VectorEnv):
+        return "wrap it: gymnasium.wrappers.FlattenObservation(env)"
+    try:
+        wrapped = gymnasium.wrappers.vector.FlattenObservation(envs)
+        if isinstance(wrapped.single_observation_space, gymnasium.spaces.Box):
+            return "wrap it: gymnasium.wrappers.vector.FlattenObservation(envs)"
+    except Exception:  # spaces without a flat form, restarts in the same step
+        pass
+    return "wrap each environment before joining them: gymnasium.wrappers.FlattenObservation(env)"
+
+# %% ../nbs/10_worlds.ipynb #96673807
+def _bounded(box: gymnasium.spaces.Box) -> str:
+    "Code of a box of width 2 within an unbounded one; bounds that there are stay."
+    low, high = box.low.astype(np.float64), box.high.astype(np.float64)
+    low_known, high_known = abs(low) < 1e9, abs(high) < 1e9
+    low = np.where(low_known, low, np.where(high_known, high - 2, -1.0))
+    high = np.where(high_known, high, low + 2)
+    one = np.unique(low).size == np.unique(high).size == 1
+    sides = [f"{side.flat[0]:g}" if one else f"numpy.array({side.tolist()})" for side in (low, high)]
+    shape = f", {box.shape}" if one else ""
+    return f"gymnasium.spaces.Box({sides[0]}, {sides[1]}{shape}, dtype='{box.dtype}')"
+
+# %% ../nbs/10_worlds.ipynb #e6f47300
+def _bounding(action: gymnasium.Space, envs) -> str:
+    "How to give `envs` actions that a policy can choose: a wrapper as code."
+    spaces, change, space = gymnasium.spaces, "lambda a: a", None
+    if isinstance(action, spaces.Box):
+        space = _bounded(action)
+    elif isinstance(action, spaces.Discrete):
+        change, space = f"lambda a: a + {action.start}", f"gymnasium.spaces.Discrete({action.n})"
+    elif isinstance(action, spaces.MultiDiscrete | spaces.MultiBinary):
+        sizes = tuple(int(n) for n in np.ravel(getattr(action, "nvec", [2] * int(np.prod(action.shape)))))
+        change = f"lambda a: numpy.stack(numpy.unravel_index(a, {sizes}), -1)"
+        space = f"gymnasium.spaces.Discrete({math.prod(sizes)})"
+    if space is None or getattr(action, "shape", None) is None:
+        return "wrap each environment into one whose action space is a Box"
+    if isinstance(envs, gymnasium.Env):
+        return f"wrap it: gymnasium.wrappers.TransformAction(env, {change}, {space})"
+    return f"wrap it: gymnasium.wrappers.vector.TransformAction(envs, {change}, single_action_space={space})"
+
+# %% ../nbs/10_worlds.ipynb #d5f0c725
+def _told_autoreset(envs: gymnasium.vector.VectorEnv) -> gymnasium.vector.AutoresetMode | None:
+    "How `envs` says that it restarts; None where it does not say. Raises `DataError` if it never restarts."
+    modes = gymnasium.vector.AutoresetMode
+    told = (getattr(envs, "metadata", None) or {}).get("autoreset_mode")
+    if told is None or isinstance(told, modes):
+        mode = told
+    else:
+        plain = lambda name: str(name).lower().replace("_", "").removeprefix("autoresetmode.")
+        mode = {plain(mode.name): mode for mode in modes}.get(plain(told))
+        if mode is None:
+            raise DataError(f"autoreset_mode {told!r} is unknown; {_TELL}")
+    if mode is modes.DISABLED:
+        raise DataError(
+            "autoreset_mode is DISABLED, so ended episodes never begin anew; make the vector environment with "
+            "autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP"
+        )
+    return mode
+
+# %% ../nbs/10_worlds.ipynb #84a10678
+_TELL = "say how it restarts: envs.metadata = envs.metadata | {'autoreset_mode': gymnasium.vector.AutoresetMode.NEXT_STEP}, or SAME_STEP"
+
+# %% ../nbs/10_worlds.ipynb #f2d4ea64
+def _last_observations(info: dict, ended: np.ndarray, following: np.ndarray, told) -> np.ndarray | None:
+    "The last observations of `ended` episodes (n × size) if the next ones have begun, else None. Raises `DataError` where there is no telling."
+    modes, rows = gymnasium.vector.AutoresetMode, np.flatnonzero(ended)
+    last = info.get("final_obs", info.get("final_observation"))
+    if last is None or any(last[i] is None for i in rows):
+        if told is modes.NEXT_STEP:
+            return None
+        says = "does not say how it restarts" if told is None else "restarts in the same step"
+        raise DataError(f"the vector environment {says} and its info holds no final_obs; {_TELL}")
+    try:
+        last = np.stack([np.asarray(last[i], dtype=np.float32).ravel() for i in rows])
+    except (TypeError, ValueError):
+        last = following[:0]
+    if last.shape != following[rows].shape:
+        raise DataError(
+            "final_obs in info is no observation; put the wrapper around each environment instead"
+        )
+    return None if told is modes.NEXT_STEP and np.array_equal(last, following[rows]) else last
+
 # %% ../nbs/10_worlds.ipynb #3f029c56
 class VectorWorld:
-    "A `gymnasium.vector.VectorEnv` with box or discrete actions as a world; box actions are scaled from [-1, 1]."
+    """A `gymnasium.vector.VectorEnv` with box or discrete actions as a world; box actions are scaled from [-1, 1].
+
+    Whatever crosses the border is copied, since environments may use their arrays again. Raises `DataError` for
+    spaces, restarts or infos that cannot be used, and where no step limit is known."""
 
     def __init__(self, envs: gymnasium.vector.VectorEnv, horizon: int | None = None):
         action, observation = envs.single_action_space, envs.single_observation_space
         self.discrete = isinstance(action, gymnasium.spaces.Discrete)
-        _check_spaces(action, observation)
+        check_spaces(action, observation, envs)
         self.envs, self.n_envs = envs, envs.num_envs
         self.action_size = int(action.n) if self.discrete else int(np.prod(action.shape))
         self.observation_size = int(np.prod(observation.shape))
-        self.horizon = horizon or getattr(envs.spec, "max_episode_steps", None)
+        self.horizon = horizon or step_limit(envs)
         if not self.horizon:
             raise DataError("the environment has no step limit; pass horizon, the steps of an episode")
-        self.same_step = envs.metadata.get("autoreset_mode") == gymnasium.vector.AutoresetMode.SAME_STEP
+        self.autoreset = _told_autoreset(envs)
+        _check_info(envs)
 
     @property
     def restart(self) -> None:
@@ -300,44 +436,53 @@ class VectorWorld:
             raise DataError(
                 f"the vector environment has {self.n_envs} environments, not {n_envs}; pass n_envs={self.n_envs}"
             )
-        self.ended = torch.zeros(n_envs, dtype=torch.bool)
-        seed = int(torch.randint(2**31, (1,), generator=generator))
-        return self._tensor(self.envs.reset(seed=seed)[0])
+        self.waiting = torch.zeros(n_envs, dtype=torch.bool)
+        observation, info = self.envs.reset(seed=int(torch.randint(2**31, (1,), generator=generator)))
+        _check_info(self.envs, info)
+        return self._copied(observation)
 
-    def _tensor(self, observation: np.ndarray) -> Tensor:
-        return torch.as_tensor(np.asarray(observation, dtype=np.float32)).reshape(self.n_envs, -1)
+    def _copied(self, observation: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.array(observation, dtype=np.float32).reshape(self.n_envs, -1))
 
     def step(self, action: Tensor) -> Step:
         "Step all environments."
-        observation, reward, terminated, truncated, info = self.envs.step(
-            action.numpy() if self.discrete else to_space(action.numpy(), self.envs.single_action_space)
-        )
-        following, valid = self._tensor(observation), ~self.ended
-        terminated, truncated = torch.as_tensor(terminated), torch.as_tensor(truncated)
+        action = action.numpy().copy()
+        if not self.discrete:
+            action = to_space(action, self.envs.single_action_space)
+        observation, reward, *ends, info = self.envs.step(action)
+        following, valid = self._copied(observation), ~self.waiting
+        terminated, truncated = (torch.from_numpy(np.array(end, dtype=bool)) for end in ends)
         final, ended = following.clone(), terminated | truncated
-        if self.same_step and ended.any():
-            last = np.stack([info["final_obs"][i] for i in np.flatnonzero(ended.numpy())])
-            final[ended] = torch.as_tensor(last, dtype=torch.float32).flatten(1)
-        self.ended = torch.zeros_like(ended) if self.same_step else ended
-        return Step(
-            following, torch.as_tensor(reward, dtype=torch.float32), terminated, truncated, final, valid
-        )
+        self.waiting = torch.zeros_like(ended)
+        if ended.any():
+            last = _last_observations(info, ended.numpy(), following.numpy(), self.autoreset)
+            if last is None:
+                self.waiting = ended
+            else:
+                final[ended] = torch.from_numpy(last)
+        reward = torch.from_numpy(np.array(reward, dtype=np.float32))
+        return Step(following, reward, terminated, truncated, final, valid)
 
-# %% ../nbs/10_worlds.ipynb #a6a82a36
-def to_space(action: np.ndarray, space: gymnasium.spaces.Box) -> np.ndarray:
-    "Actions (..., size) from [-1, 1], clipped, to the bounds of a box, in its shape."
-    share = (np.clip(action, -1, 1) + 1) / 2
-    return (space.low + share.reshape(-1, *space.shape) * (space.high - space.low)).astype(space.dtype)
+# %% ../nbs/10_worlds.ipynb #ce7a7b64
+def step_limit(envs: gymnasium.vector.VectorEnv) -> int | None:
+    "Steps of an episode, as the vector environment or its first environment names them; None where neither does."
+    first = (getattr(envs.unwrapped, "envs", None) or [None])[0]
+    for spec in (envs.spec, getattr(first, "spec", None)):
+        if getattr(spec, "max_episode_steps", None):
+            return spec.max_episode_steps
+    if getattr(envs.spec, "namespace", None) == "waddington":
+        return envs.get_attr("horizon")[0]
+    return first.unwrapped.horizon if first is not None and isinstance(first.unwrapped, WorldEnv) else None
 
-# %% ../nbs/10_worlds.ipynb #41d07550
-def _check_spaces(action: gymnasium.Space, observation: gymnasium.Space) -> None:
-    box = gymnasium.spaces.Box
-    if not isinstance(observation, box):
+# %% ../nbs/10_worlds.ipynb #2db48f70
+def _check_info(envs: gymnasium.vector.VectorEnv, info: dict | None = None) -> None:
+    "Raise `DataError` where infos are lists, as `DictInfoToList` makes them: last observations would be lost."
+    inner = envs
+    while not (found := isinstance(inner, gymnasium.wrappers.vector.DictInfoToList)) and hasattr(
+        inner, "env"
+    ):
+        inner = inner.env
+    if found or not isinstance(info, dict | None):
         raise DataError(
-            f"observation space {observation} is not supported; wrap it into a Box (gymnasium.wrappers.FlattenObservation)"
+            "infos come as a list (DictInfoToList), not as a dict; leave that wrapper out: envs.env"
         )
-    if isinstance(action, gymnasium.spaces.Discrete):
-        if action.start != 0:
-            raise DataError(f"action space {action} starts at {action.start}; shift it to start at 0")
-    elif not (isinstance(action, box) and np.isfinite([action.low, action.high]).all()):
-        raise DataError(f"action space {action} is not supported; a bounded Box or a Discrete is needed")
