@@ -14,6 +14,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import anndata as ad
@@ -28,10 +29,8 @@ from .labels import labels
 
 # %% ../nbs/02_measurements.ipynb #c1a97287
 _SMALL = 1 << 20  # bytes of an array that the child reads in full
-_SECONDS, _ROOM = (
-    10,
-    4 << 30,
-)  # what the child may take beyond what the size of the file asks for: processor time, memory
+_SECONDS = 10  # of processor time that the child may take, beyond what the size of the file asks for
+_ROOM = 4 << 30  # bytes of memory, likewise
 
 
 def _visit(name: str, item: h5py.Group | h5py.Dataset) -> None:
@@ -75,8 +74,9 @@ def _reason(error: Exception) -> str:
     return " ".join(str(error).splitlines()[:1])[:120] or type(error).__name__
 
 # %% ../nbs/02_measurements.ipynb #2a3a432a
-def _probe(path: Path) -> str:
-    "What is wrong with an HDF5 file according to a child process that went over it, or ''."
+@lru_cache(maxsize=100)
+def _probe_version(path: Path, size: int, changed: int) -> str:
+    "What is wrong with a file of this size, last changed at that time; '' if a child process went over it."
     if not hasattr(os, "fork") or not Path("/proc/self/statm").exists():
         return ""
     read_end, write_end = os.pipe()
@@ -90,6 +90,12 @@ def _probe(path: Path) -> str:
             os._exit(0)
     os.close(write_end)
     return _answer(child, read_end)
+
+
+def _probe(path: Path) -> str:
+    "What is wrong with an HDF5 file, or ''; the same version of a file is gone over once."
+    about = path.stat()
+    return _probe_version(path.absolute(), about.st_size, about.st_mtime_ns)
 
 # %% ../nbs/02_measurements.ipynb #7634ca8e
 def _answer(child: int, read_end: int) -> str:
