@@ -24,10 +24,14 @@ import pandas as pd
 from .core import DataError, close_names
 
 # %% ../nbs/01_labels.ipynb #d70c1345
+_BLANK = re.compile(r"^[\s\u200b\u2060\ufeff]+|[\s\u200b\u2060\ufeff]+$")  # also blanks of no width
+
+
 def _tidy(text: np.ndarray) -> np.ndarray:
     "Text without blanks around it, accented letters in one encoding; same shape."
     unique, where = np.unique(text, return_inverse=True)
-    return np.array([unicodedata.normalize("NFC", u.strip()) for u in unique.tolist()], str)[where]
+    tidied = [_BLANK.sub("", unicodedata.normalize("NFC", u)) for u in unique.tolist()]
+    return np.array(tidied, str)[where]
 
 # %% ../nbs/01_labels.ipynb #1e6be0db
 def labels(column: pd.Series) -> np.ndarray:
@@ -42,6 +46,9 @@ def labels(column: pd.Series) -> np.ndarray:
         and ((column.dropna() % 1 == 0) & (column.dropna().abs() < 2**53)).all()
     ):
         column = column.astype("Int64")
+    if column.dtype == object:  # numbers among text
+        whole = lambda value: isinstance(value, float | np.floating) and value % 1 == 0 and abs(value) < 2**53
+        column = column.map(lambda value: int(value) if whole(value) else value)
     return _tidy(column.astype("string").fillna("").to_numpy(dtype=str))
 
 # %% ../nbs/01_labels.ipynb #6b24484d
@@ -67,7 +74,7 @@ def _require_labels(wanted: Sequence[str | None], found: np.ndarray, where: str,
             raise DataError(f"{what} {label!r} is not in {where}; {close_names(label, np.unique(found))}")
 
 # %% ../nbs/01_labels.ipynb #9fb6cc4a
-MISSING = frozenset({"", "nan", "none", "na", "<na>", "n/a", "null", "nat"})  # in any case
+MISSING = frozenset({"", "nan", "none", "na", "<na>", "n/a", "#n/a", "null", "nat"})  # in any case
 
 # %% ../nbs/01_labels.ipynb #413ce8b7
 def drop_missing(text: np.ndarray, named: Iterable[str | None], where: str) -> tuple[np.ndarray, list[str]]:
@@ -85,10 +92,10 @@ def drop_missing(text: np.ndarray, named: Iterable[str | None], where: str) -> t
 
 # %% ../nbs/01_labels.ipynb #8112795d
 def case_variants(names: Iterable[str]) -> list[list[str]]:
-    "Groups of labels that differ in case only, sorted."
+    "Groups of labels that differ in case or inner blanks only, sorted."
     found: dict[str, list[str]] = {}
     for name in sorted(set(names) - {""}):
-        found.setdefault(name.casefold(), []).append(str(name))
+        found.setdefault(" ".join(name.casefold().split()), []).append(str(name))
     return [same for same in found.values() if len(same) > 1]
 
 # %% ../nbs/01_labels.ipynb #c39913b2
@@ -111,8 +118,10 @@ def _halves(label: str) -> list[str]:
             parts.append("")
         else:
             parts[-1] += letter
-    parts = [part.strip() for part in parts]
-    return parts if all(parts) and depth == 0 else [label]
+    named = [
+        part.strip() for part in re.sub("\0 *\0|\0 *$", "+\0", "\0".join(parts)).rstrip("\0").split("\0")
+    ]
+    return named if all(named) and depth == 0 else [label]
 
 # %% ../nbs/01_labels.ipynb #f6e5f38d
 def dose_of(component: str) -> tuple[str, float | None]:
@@ -122,6 +131,14 @@ def dose_of(component: str) -> tuple[str, float | None]:
         return (name, float(dose)) if at and name and np.isfinite(float(dose)) else (component, None)
     except ValueError:
         return component, None
+
+# %% ../nbs/01_labels.ipynb #3e371ff1
+def _one_dose(component: str) -> str:
+    "A component with its dose in one spelling: `A@1` for `A@1.0` and for `A@1e0`."
+    name, dose = dose_of(component)
+    return (
+        component if dose is None else f"{name}@{f'{dose:.15g}'.replace('e+', 'e')}"
+    )  # a + would join a combination
 
 # %% ../nbs/01_labels.ipynb #f32cf448
 @dataclass(frozen=True)
@@ -137,10 +154,10 @@ class Components:
 
     def __call__(self, label: str) -> tuple[str, ...]:
         "The components of a label, sorted; the label alone if it is not a combination."
-        halves = _halves(label.strip())
+        halves = [_one_dose(half) for half in _halves(label.strip())]
         named = sorted(set(halves) - set(self.untreated))
         if len(halves) < 2 or not all(map(self.knows, named)):
-            return (label.strip(),)
+            return (_one_dose(label.strip()),)
         return tuple(named) or self.untreated[:1]
 
     def canonical(self, label: str) -> str:
@@ -226,13 +243,15 @@ def looks_untreated(name: str) -> bool:
 
 # %% ../nbs/01_labels.ipynb #678cf90e
 _GUIDE = re.compile(
-    r"(.+?)(?:[\s._-]+(?:sgRNA|sgrna|gRNA|grna|guide|sg|g)?[\s._-]*|(?<=[A-Z0-9])(?:sg|g))\d+", re.ASCII
+    r"(.+?)(?:(?:[\s._-]+(?:sgRNA|sgrna|gRNA|grna|guide|sg|g)?[\s._-]*|(?<=[A-Z0-9])(?:sg|g))\d+"
+    r"|_[+-]_\d[\d.]*(?:-P\w+)?|_[ACGT]{15,})",  # a place as in AAAS_+_53715355.23-P1P2, or the spacer
+    re.ASCII,
 )
 
 
 def guide_target(label: str, genes: Iterable[str] = ()) -> str:
     "The label without the number of the guide (`_g1`, `-2`, `sg3`), part by part; measured `genes` stay."
-    parts = _halves(label)
+    parts = [label] if _GUIDE.fullmatch(label) and "_+_" in label else _halves(label)
     found = [None if part in genes else _GUIDE.fullmatch(part) for part in parts]
     return "+".join(match[1] if match else part for match, part in zip(found, parts, strict=True))
 
@@ -340,8 +359,7 @@ def _with_dose(label: str, dose: str, components: Components) -> str:
         )
     if min(values) < 0:
         raise DataError("dose_key has negative doses; use the dose itself, not its logarithm")
-    text = [f"{value:.15g}".replace("e+", "e") for value in values]  # a + would join a combination
-    return "+".join(f"{part}@{value}" for part, value in zip(parts, text, strict=True))
+    return "+".join(_one_dose(f"{part}@{value!r}") for part, value in zip(parts, values, strict=True))
 
 # %% ../nbs/01_labels.ipynb #1114a1cb
 def _dosed_parts(obs: pd.DataFrame, done: np.ndarray, dose_key: str) -> set[str]:
@@ -419,7 +437,8 @@ def _label_notes(label: np.ndarray, control: str, what: str = "labels") -> list[
     "Notes on labels that differ in case only, and on perturbations that look like controls."
     names = np.unique(label).tolist()
     notes = [
-        f"The {what} {_listed(same)} differ in case only and are taken as different; rename all but one if they are one."
+        f"The {what} {_listed(same)} differ in case (or blanks) only and are taken as different; rename all but one if "
+        "they are one."
         for same in case_variants(names)
     ]
     alike = [name for name in names if name and name != control and looks_untreated(name)]
@@ -431,6 +450,38 @@ def _label_notes(label: np.ndarray, control: str, what: str = "labels") -> list[
             f"control={[control, *add]} ({shlex.join(['--control', control, *add])})."
         )
     return notes
+
+# %% ../nbs/01_labels.ipynb #d05a446c
+_NO_LABEL = re.compile(r"un(assigned|known|mapped|determined)|ambiguous|undetected|no[\s_-]?(guide|label|call)|(multip|doub)lets?", re.I)  # fmt: skip
+
+
+def _swallowed_note(members: Iterable[str], entries: Sequence[str], genes: set[str]) -> list[str]:
+    "A note on controls that only a pattern names and that target a measured gene."
+    hit = [m for m in members if m not in entries and guide_target(m, genes) in genes]
+    said = "counts as control because a pattern matches it, but its name is that of a measured gene"
+    return [f"{_listed(hit)} {said}; name the controls one by one if it is a perturbation."] if hit else []
+
+
+def _odd_name_notes(names: Iterable[str], genes: set[str]) -> list[str]:
+    "Notes on names that look like combinations with another joint than the plus, and like missing labels."
+    parts = lambda name, joint: [part.strip() for part in name.split(joint)]
+    good = lambda part: part in genes or looks_untreated(part)
+    joined = {
+        name: "+".join(parts(name, joint))
+        for name in names
+        for joint in JOINTS
+        if name not in genes
+        and joint in name
+        and all(map(good, parts(name, joint)))
+        and set(parts(name, joint)) & genes
+    }
+    notes = [
+        f"{_listed(list(joined))} looks like a combination of measured genes; write it {_listed(list(joined.values()))} if "
+        "it is one."
+    ]
+    lost = [name for name in names if _NO_LABEL.fullmatch(name)]
+    said = f"{_listed(lost)} looks like a missing label but counts as a perturbation; remove those cells if it is one."
+    return (notes if joined else []) + ([said] if lost else [])
 
 # %% ../nbs/01_labels.ipynb #51be934a
 def read_perturbations(
@@ -465,7 +516,8 @@ def read_perturbations(
     check_combinations(set(np.unique(label).tolist()) - {"", name})
     if dose_key is not None:
         label = np.where(label == name, name, with_doses(obs, done, name, dose_key, components))
-    return Perturbations(label, name, components, [*notes, *_label_notes(label, name)])
+    odd = _swallowed_note(members, entries, genes) + _odd_name_notes(sorted(set(names) - {name}), genes)
+    return Perturbations(label, name, components, [*notes, *_label_notes(label, name), *odd])
 
 # %% ../nbs/01_labels.ipynb #a2af41ee
 def _apply(function: Callable[[str], str], text: np.ndarray) -> np.ndarray:

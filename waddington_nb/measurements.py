@@ -11,6 +11,7 @@ __all__ = ['MODALITIES', 'KINDS', 'shared_column', 'modality_kind', 'read', 'rea
 # %% ../nbs/02_measurements.ipynb #2ae89be9
 import gzip
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -119,6 +120,12 @@ def _answer(child: int, read_end: int) -> str:
 def _check_sparse(X, where: str) -> None:
     "Refuse a sparse matrix whose pointers or indices lead outside it."
     if sparse.issparse(X) and hasattr(X, "check_format"):
+        for name in ("indptr", "indices"):
+            if getattr(X, name).dtype not in (
+                "int32",
+                "int64",
+            ):  # differences of narrow or unsigned pointers wrap
+                setattr(X, name, getattr(X, name).astype(np.int64))
         try:
             X.check_format(full_check=True)
         except (ValueError, TypeError) as error:
@@ -388,16 +395,36 @@ def _multiples(X: sparse.csr_matrix, inverse: Callable[[np.ndarray], np.ndarray]
     )
 
 # %% ../nbs/02_measurements.ipynb #3a5ac799
-def _spread(X: sparse.csr_matrix) -> float:
-    "Ratio of the 90 % to the 10 % quantile over cells of the sum of expm1(x)."
-    with np.errstate(over="ignore"):
-        total = np.asarray(X.astype(np.float64).expm1().sum(axis=1)).ravel()
+def _spread(X: sparse.csr_matrix, inverse: Callable[[np.ndarray], np.ndarray] = np.expm1) -> float:
+    "Ratio of the 90 % to the 10 % quantile over cells of the sum of the values after `inverse`."
+    undone = X.astype(np.float64)
+    with np.errstate(all="ignore"):
+        undone.data = np.nan_to_num(inverse(undone.data), nan=np.inf)
+        total = np.asarray(undone.sum(axis=1)).ravel()
     low, high = np.quantile(total[total > 0], [0.1, 0.9])
     return float(high / low) if np.isfinite(high) else np.inf
+
+
+def _agreeing(X: sparse.csr_matrix) -> str | None:
+    "The name of the inverse under which the sums of all cells agree, if there is one."
+    spread = {name: np.log(_spread(X, inverse)) for name, (_, _, inverse) in _INVERSES.items()}
+    best, second, *_ = sorted(spread, key=spread.get)
+    return best if spread[best] < min(0.005, 0.1 * spread[second]) else None
+
+# %% ../nbs/02_measurements.ipynb #421f2281
+def _follows_depth(X: sparse.csr_matrix) -> float:
+    "Rank correlation over cells of the number of values above zero with their mean; 0 for few cells."
+    n = np.diff(X.indptr)
+    if len(n) < 20:
+        return 0.0  # too few cells to tell
+    mean = np.asarray(X.sum(axis=1)).ravel() / np.maximum(n, 1)
+    ranks = [pd.Series(v).round(6).rank() for v in (n, mean)]
+    return float(np.nan_to_num(ranks[0].corr(ranks[1]))) if min(r.nunique() for r in ranks) > 1 else 0.0
 
 # %% ../nbs/02_measurements.ipynb #177a8b5f
 def _sample(X, most: int = 2000) -> sparse.csr_matrix:
     "At most so many cells that express something, of all sizes; which ones does not depend on their order. Zeros dropped."
+    X = X.tocsr() if sparse.issparse(X) else np.asarray(X)
     total = np.asarray(X.sum(axis=1, dtype=np.float64)).ravel()
     rows = np.flatnonzero(total != 0)
     rows = rows[np.argsort(total[rows], kind="stable")]
@@ -409,11 +436,12 @@ def _sample(X, most: int = 2000) -> sparse.csr_matrix:
 # %% ../nbs/02_measurements.ipynb #f4b65b63
 @dataclass(frozen=True)
 class Scale:
-    "What X holds, the base of its logarithm (None: natural), and the evidence in words."
+    "What X holds, the base of its logarithm (None: natural), the evidence in words, and whether it tells the base."
 
     kind: str
     base: float | None
     why: str
+    tells_base: bool = False
 
 # %% ../nbs/02_measurements.ipynb #c7f2eb11
 def guess_scale(X) -> Scale:
@@ -427,25 +455,37 @@ def guess_scale(X) -> Scale:
         del share["a square root"]  # squares of whole numbers are whole too
     best, second, *_ = sorted(share, key=lambda name: -np.nan_to_num(share[name]))
     if share[best] > 0.8 and np.nan_to_num(share[second]) < 0.6:
-        kind, base, _ = _INVERSES[best]
-        return Scale(kind, base, f"read as {best}, {share[best]:.0%} of the values are those of counts")
-    return _guess_by_sums(X)
+        why = f"read as {best}, {share[best]:.0%} of the values are those of counts"
+        return Scale(*_INVERSES[best][:2], why, tells_base=True)
+    if best := _agreeing(X):
+        return Scale(*_INVERSES[best][:2], f"read as {best}, all cells have the same sum", tells_base=True)
+    return _guess_by_traces(X)
 
 # %% ../nbs/02_measurements.ipynb #5561c802
-def _guess_by_sums(X: sparse.csr_matrix) -> Scale:
-    "The same for values that no count explains."
+def _guess_by_traces(X: sparse.csr_matrix) -> Scale:
+    "The same for values that no count and no sum explains."
     whole, filled = (X.data == np.round(X.data)).mean(), X.nnz / max(np.prod(X.shape), 1)
-    if X.data.max() > 20:
-        return Scale("linear", None, f"values go up to {X.data.max():.4g}, more than a logarithm reaches")
+    largest, depth = X.max(axis=0).toarray().ravel(), _follows_depth(X)
+    alike = np.isclose(largest[largest > 0], largest.max(), rtol=1e-5, atol=0).mean()
+    if alike > 0.5 and X.shape[1] > 10:
+        return Scale("scaled genes", None, f"{alike:.0%} of the genes have the same largest value")
+    if largest.max() > 20:
+        return Scale("linear", None, f"values go up to {largest.max():.4g}, more than a logarithm reaches")
     if whole > 0.2:
         return Scale("linear", None, f"{whole:.0%} of the values are whole numbers, as in corrected counts")
-    if filled > 0.75 and X.shape[1] < 200:
+    if depth > -0.5 and filled > (0.75 if X.shape[1] < 200 else 0.95):
         return Scale("continuous", None, f"{X.shape[1]} features, {filled:.0%} of the values above zero")
-    spread = _spread(X)
-    kind = "log1p" if spread <= 8 else "linear" if spread > 100 else "unclear"
-    return Scale(
-        kind, None, f"taken as logarithms, sums of a cell would differ {spread:.3g}-fold (true ones: 1 to 5)"
-    )
+    return _guess_by_depth(_spread(X), depth)
+
+
+def _guess_by_depth(spread: float, depth: float) -> Scale:
+    "The same from the spread of sums of expm1 and from what depth leaves behind."
+    why = f"taken as logarithms, sums of a cell would differ {spread:.3g}-fold (true ones: 1 to 5.5)"
+    if depth > 0.4:
+        kind, grows = "unclear", ", and cells with more genes have larger values, as before normalisation"
+    else:
+        kind, grows = ("log1p" if spread <= 8 else "unclear"), ""
+    return Scale("linear" if spread > 100 else kind, None, why + grows)
 
 # %% ../nbs/02_measurements.ipynb #3757b6e3
 def guess_kind(X) -> str:
@@ -474,15 +514,27 @@ def check_finite(X) -> None:
             f"X has {unfit.sum()} NaN or infinite values in single precision; remove those cells or genes first"
         )
 
+# %% ../nbs/02_measurements.ipynb #628021a5
+def _holds(X) -> str:
+    "What the first cells of a layer hold, '' for what cannot be used."
+    v = values(X := X[:300])
+    if v.dtype.kind not in "bfiu" or not len(v) or not np.isfinite(v).all() or v.min() < 0 or v.max() <= 1:
+        return ""
+    found = guess_scale(X).kind
+    return found if found in ("counts", "linear", "log1p") else ""
+
+
+_NAMES = {"counts": "counts", "log1p": "log-normalised values", "linear": "linear values"}
+
 # %% ../nbs/02_measurements.ipynb #ef6367d6
 def counts_elsewhere(adata: ad.AnnData) -> str:
-    "The remedy that names a layer, or `raw`, which holds counts; '' if there is none."
+    "The remedy that names a layer, or `raw`, which holds counts, or else logarithms; '' if there is none."
     places = {**dict(adata.layers.items()), **({} if adata.raw is None else {"raw": adata.raw.X})}
-    for name, X in sorted(places.items(), key=lambda place: place[0] != "counts"):
-        v = values(X[:1000])
-        if v.dtype.kind in "bfiu" and len(v) and (v == np.round(v)).all() and v.min() >= 0 and v.max() > 1:
+    found = {name: _holds(X) for name, X in sorted(places.items(), key=lambda place: place[0] != "counts")}
+    for kind, said in _NAMES.items():
+        for name in (name for name, held in found.items() if held == kind):
             where = "raw" if name == "raw" and name not in adata.layers else f"layers[{name!r}]"
-            return f"; {where} holds counts: say layer={name!r} (--layer {name})"
+            return f"; {where} holds {said}: say layer={name!r} (--layer {name})"
     return ""
 
 # %% ../nbs/02_measurements.ipynb #d981eb9b
@@ -570,14 +622,13 @@ def base_of(found: Scale, uns: Mapping) -> tuple[float | None, list[str]]:
     "Base of the logarithm of X, from the values where they tell, else from `uns`; and a note where they disagree."
     if found.kind != "log1p":
         return None, []
-    by_values = "those of counts" in found.why
     try:
         noted = noted_base(uns)
     except DataError:
-        if not by_values:
+        if not found.tells_base:
             raise
         noted = None
-    if not by_values or found.base == noted:
+    if not found.tells_base or found.base == noted:
         return noted, []
     name = lambda base: "natural" if base is None else f"to base {base:g}"
     return found.base, [
@@ -609,7 +660,7 @@ def _scale_notes(found: Scale, largest: float) -> list[str]:
         return [f"X is taken as it is ({found.why}); predictions are on its scale, whatever that is."]
     if found.kind == "linear" and largest <= 20:
         return [f"X is read as linear values, not as logarithms: {found.why}."]
-    if found.kind == "log1p" and largest < 2.5 and "of counts" not in found.why:
+    if found.kind == "log1p" and largest < 2.5 and not found.tells_base:
         return [
             f"X is read as logarithms but goes up to {largest:.2g} only; if it was logged twice, give counts."
         ]
@@ -632,17 +683,24 @@ def on_log_scale(
             )
     return x, found, notes
 
+# %% ../nbs/02_measurements.ipynb #17b0eaf8
+_GENE = re.compile(r"gene([\s_-]*expression)?s?|gex|m?rna|transcripts?", re.I)
+_NO_GENE = re.compile(r"captur|antibod|protein$|crispr|guide|sgrna|custom|multiplex|hashtag|peak|\b(adt|hto|gdo|atac)\b", re.I)  # fmt: skip
+
 # %% ../nbs/02_measurements.ipynb #06a2c158
 def gene_features(var: pd.DataFrame) -> tuple[np.ndarray, list[str]]:
     "Mask over features that are genes by `var['feature_types']`, and a note on the others; all where nothing is said."
-    if "feature_types" not in var or isinstance(var["feature_types"], pd.DataFrame):
+    key = next((k for k in ("feature_types", "feature_type") if k in var), None)
+    if key is None or isinstance(var[key], pd.DataFrame):
         return np.full(len(var), True), []
-    kind = var["feature_types"].astype(str).to_numpy(str)
-    gene = np.char.lower(np.char.strip(kind)) == "gene expression"
+    kind = np.char.strip(var[key].astype(str).to_numpy(str))
+    is_kind = lambda test: np.array([bool(test(name)) for name in kind.tolist()])
+    gene = is_kind(_GENE.fullmatch)
+    gene = gene if gene.any() else ~is_kind(_NO_GENE.search)
     if not gene.any() or gene.all():
         return np.full(len(var), True), []
     other = ", ".join(f"{n} of {name!r}" for name, n in pd.Series(kind[~gene]).value_counts().items())
-    return gene, [f"Features that are no genes by var['feature_types'] were left out: {other}."]
+    return gene, [f"Features that are no genes by var[{key!r}] were left out: {other}."]
 
 # %% ../nbs/02_measurements.ipynb #845a58cc
 _SYMBOLS = ("gene_symbols", "gene_symbol", "gene_name", "gene_names", "symbol", "symbols", "feature_name", "gene_short_name", "hgnc_symbol", "gene")  # fmt: skip

@@ -191,7 +191,7 @@ GAMMAS = np.logspace(1, -3, 50)  # the bandwidth grid of CellOT
 # %% ../nbs/18_metrics.ipynb #37fb6f04
 def mmd_rbf(x: np.ndarray, y: np.ndarray, gammas: Sequence[float] | None = None) -> float:
     "Squared MMD of two sets of cells (cells × features), kernel exp(-γ|x-y|²), all pairs; mean over `gammas` (None: `GAMMAS`)."
-    gammas = GAMMAS if gammas is None else gammas
+    gammas = numbers(GAMMAS if gammas is None else gammas, "gammas").ravel()
     x, y = populations(x, y)
     squared = [euclidean_distances(*pair, squared=True) for pair in ((x, x), (y, y), (x, y))]
     within_x, within_y, between = ([np.exp(-g * d).mean() for g in gammas] for d in squared)
@@ -244,6 +244,8 @@ def _entropic_self_cost(cost: np.ndarray, epsilon: float, tolerance: float = 1e-
 def sinkhorn_divergence(x: np.ndarray, y: np.ndarray, share: float = 0.05) -> float:
     "Debiased S_ε, squared Euclidean cost, of two sets of cells (cells × features); ε is `share` of the mean cost."
     x, y = populations(x, y)
+    if not share > 0:
+        raise DataError(f"share is {share}; give a positive share of the mean cost")
     between = euclidean_distances(x, y, squared=True)
     if not between.any():
         return 0.0
@@ -255,6 +257,8 @@ def sinkhorn_divergence(x: np.ndarray, y: np.ndarray, share: float = 0.05) -> fl
 def sliced_wasserstein(x: np.ndarray, y: np.ndarray, directions: int = 500, *, seed: int = 0) -> float:
     "Root of the mean squared W₂ over random `directions` of two sets of cells (cells × features)."
     x, y = populations(x, y)
+    if directions < 1:
+        raise DataError(f"directions is {directions}; give at least 1")
     return float(ot.sliced_wasserstein_distance(x, y, n_projections=directions, p=2, seed=seed))
 
 # %% ../nbs/18_metrics.ipynb #d637243d
@@ -368,6 +372,10 @@ def discrimination_score(
     if distance not in DISCRIMINATION:
         raise DataError(f"distance {distance!r} is unknown; choose one of {', '.join(DISCRIMINATION)}")
     predicted, real = populations(predicted, real, ("predicted", "real"))
+    if len(predicted) > len(real):
+        raise DataError(
+            f"{len(predicted)} predicted changes but {len(real)} real ones; give the truth of each, in order"
+        )
     scores = np.empty(len(predicted))
     for p, guess in enumerate(predicted):
         kept = np.full(real.shape[1], True)

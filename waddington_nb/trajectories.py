@@ -120,7 +120,7 @@ def soft_dtw(a: np.ndarray, b: np.ndarray, gamma: float = 1.0) -> float:
             f"gamma of soft-DTW is {gamma}; give a positive number (its limit 0 is `dtw` squared)"
         )
     cost = cdist(*populations(a, b, ("path a", "path b")), "sqeuclidean")
-    table = np.full((len(a) + 1, len(b) + 1), np.inf)
+    table = np.full(np.add(cost.shape, 1), np.inf)
     table[0, 0] = 0
     for i, j in _diagonals(*cost.shape):
         before = np.stack([table[i - 1, j - 1], table[i - 1, j], table[i, j - 1]])
