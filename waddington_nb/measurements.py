@@ -10,13 +10,18 @@ __all__ = ['MODALITIES', 'KINDS', 'shared_column', 'modality_kind', 'read', 'rea
 
 # %% ../nbs/02_measurements.ipynb #2ae89be9
 import gzip
+import io
 import os
 import re
+import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from types import ModuleType
 
 import anndata as ad
 import h5py
@@ -120,13 +125,11 @@ def _answer(child: int, read_end: int) -> str:
 def _check_sparse(X, where: str) -> None:
     "Refuse a sparse matrix whose pointers or indices lead outside it."
     if sparse.issparse(X) and hasattr(X, "check_format"):
-        for name in ("indptr", "indices"):
-            if getattr(X, name).dtype not in (
-                "int32",
-                "int64",
-            ):  # differences of narrow or unsigned pointers wrap
-                setattr(X, name, getattr(X, name).astype(np.int64))
         try:
+            if (
+                np.diff(X.indptr.astype(np.int64)).min(initial=0) < 0
+            ):  # scipy looks only where the last one is positive
+                raise ValueError("indptr must be a non-decreasing sequence")
             X.check_format(full_check=True)
         except (ValueError, TypeError) as error:
             raise DataError(f"{where} is a damaged sparse matrix ({_reason(error)})") from error
@@ -225,13 +228,38 @@ def _read_modality(file: h5py.File, path: Path, modality: str) -> ad.AnnData:
     return _with_shared_columns(adata, read_elem(file["obs"]), modality)
 
 # %% ../nbs/02_measurements.ipynb #f692a7f8
+_MATRIX = ("matrix.mtx", "matrix.mtx.gz")
+
+
 def _read_10x(path: Path) -> ad.AnnData:
     "A 10x `.h5` file or matrix folder, all features, with unique names."
     import scanpy as sc
 
-    adata = sc.read_10x_mtx(path, gex_only=False) if path.is_dir() else sc.read_10x_h5(path, gex_only=False)
+    adata = _read_10x_folder(path) if path.is_dir() else sc.read_10x_h5(path, gex_only=False)
     adata.var_names_make_unique()
     return adata
+
+
+def _read_10x_folder(path: Path) -> ad.AnnData:
+    "A folder with matrix.mtx, barcodes.tsv and features.tsv (or genes.tsv), packed or not, with a common prefix or none."
+    import scanpy as sc
+
+    matrix = next(p for p in sorted(path.iterdir()) if p.name.endswith(_MATRIX))
+    prefix = re.sub(r"matrix\.mtx(\.gz)?$", "", matrix.name)
+    if matrix.suffix == ".gz" or (path / f"{prefix}genes.tsv").exists():
+        return sc.read_10x_mtx(path, gex_only=False, prefix=prefix or None)
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("matrix.mtx", "barcodes.tsv", "features.tsv"):
+            if not (path / (prefix + name)).exists():
+                raise DataError(
+                    f"{path} has a matrix but no {prefix + name}; put the three files of a 10x matrix there"
+                )
+            with (
+                open(path / (prefix + name), "rb") as plain,
+                gzip.open(f"{folder}/{name}.gz", "wb") as packed,
+            ):
+                shutil.copyfileobj(plain, packed)
+        return sc.read_10x_mtx(folder, gex_only=False)
 
 # %% ../nbs/02_measurements.ipynb #a6c47677
 def _read_loom(path: Path) -> ad.AnnData:
@@ -287,7 +315,7 @@ def _read_folder(path: Path, modality: str) -> ad.AnnData:
     "A folder that is a zarr store or a 10x matrix. Raises `DataError` for other folders."
     if any((path / name).exists() for name in (".zgroup", "zarr.json", ".zattrs")):
         return _read_zarr(path, modality)
-    if any((path / name).exists() for name in ("matrix.mtx", "matrix.mtx.gz")):
+    if any(p.name.endswith(_MATRIX) for p in path.iterdir()):
         return _read_10x(path)
     inside = sorted(p.name for p in path.iterdir() if p.suffix in (".h5ad", ".h5mu", ".zarr", ".h5"))
     hint = f"give one of its files, as {inside[0]!r}" if inside else "there is no .h5ad or .h5mu file in it"
@@ -305,7 +333,9 @@ def _read_hdf5(path: Path, modality: str) -> ad.AnnData:
     if "matrix" in keys:
         return _read_10x(path)
     if not {"obs", "var"} <= keys:
-        raise DataError(f"{path} holds no AnnData (no obs and var in it); give an .h5ad or .h5mu file")
+        remedy = _CONVERT.get(path.suffix.casefold())
+        hint = f"convert it: {remedy}" if remedy else "give an .h5ad or .h5mu file"
+        raise DataError(f"{path} holds no AnnData (no obs and var in it); {hint}")
     return ad.read_h5ad(path)  # it also knows the layouts of older versions
 
 # %% ../nbs/02_measurements.ipynb #79c50d76
@@ -329,7 +359,11 @@ def read(
     try:
         if path.is_dir():
             return _check_matrices(_read_folder(path, modality))
-        if path.suffix == ".gz" and not h5py.is_hdf5(path) and path.with_suffix("").suffix.startswith(".h5"):
+        if (
+            path.suffix == ".gz"
+            and not h5py.is_hdf5(path)
+            and path.with_suffix("").suffix.startswith((".h5", ".loom"))
+        ):
             return _read_gzip(path, modality)
         if not h5py.is_hdf5(path):
             raise DataError(_how_to_convert(path))
@@ -401,7 +435,7 @@ def _spread(X: sparse.csr_matrix, inverse: Callable[[np.ndarray], np.ndarray] = 
     with np.errstate(all="ignore"):
         undone.data = np.nan_to_num(inverse(undone.data), nan=np.inf)
         total = np.asarray(undone.sum(axis=1)).ravel()
-    low, high = np.quantile(total[total > 0], [0.1, 0.9])
+        low, high = np.quantile(total[total > 0], [0.1, 0.9])
     return float(high / low) if np.isfinite(high) else np.inf
 
 
@@ -752,11 +786,23 @@ def binarise(X, name: str = "atac") -> tuple[sparse.csr_matrix, str]:
     X.data[:] = 1
     return X, kind
 
+# %% ../nbs/02_measurements.ipynb #0af61cb4
+@contextmanager
+def _muon() -> Iterator[ModuleType]:
+    "muon, with its warnings and what it prints kept quiet."
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        import muon
+
+        yield muon
+
 # %% ../nbs/02_measurements.ipynb #2afe8b32
 def clr(x: np.ndarray) -> np.ndarray:
-    "Centred log ratio of counts (cells × proteins), float32."
-    x = np.asarray(x, np.float32)
-    return np.log1p(x / np.exp(np.log1p(x).mean(axis=1, keepdims=True)))
+    "Centred log ratio of counts (cells × proteins) within each cell, float32."
+    cells = ad.AnnData(np.array(x, np.float32))
+    with _muon() as muon:
+        muon.prot.pp.clr(cells, axis=1)
+    return cells.X
 
 # %% ../nbs/02_measurements.ipynb #2713d396
 def protein_levels(X) -> tuple[np.ndarray, str]:
@@ -765,6 +811,7 @@ def protein_levels(X) -> tuple[np.ndarray, str]:
     x = dense(X).astype(np.float32)
     if (x == np.round(x)).all() and x.min(initial=0) >= 0:
         return clr(x), "counts"
-    if x.min() >= 0 and x.max() > 20:
+    root = np.abs(np.square(x) - np.round(np.square(x))).max(initial=0) < 0.01
+    if x.min() >= 0 and x.max() > 20 and not root:
         return clr(x), "linear"
     return x, "continuous"

@@ -9,15 +9,11 @@ __all__ = ['Arrays', 'MAPS', 'BASE', 'FUSIONS', 'Maps', 'array_sizes', 'Represen
            'overdispersion', 'even_uniforms', 'poisson_quantile', 'binomial_quantile', 'recount']
 
 # %% ../nbs/08_representations.ipynb #2a945cab
-import io
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
 from tempfile import TemporaryDirectory
-from types import ModuleType
 from typing import NamedTuple
 
 import anndata as ad
@@ -32,6 +28,7 @@ from torch import Tensor, nn
 from torch.nn.functional import elu, leaky_relu
 
 from .core import DataError, close_names, single_thread
+from .measurements import _muon
 
 # %% ../nbs/08_representations.ipynb #33ca8e2c
 Arrays = Mapping[str, np.ndarray]
@@ -406,16 +403,6 @@ def _axes(m: sparse.csr_matrix, n: int) -> np.ndarray:
     "The leading `n` right singular vectors of `m`, peaks × n; signs are fixed so that the largest loading is positive."
     axes = svds(m, k=n, v0=np.ones(min(m.shape)), random_state=0)[2][::-1].T
     return axes * np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(n)])
-
-# %% ../nbs/08_representations.ipynb #bc5f8dee
-@contextmanager
-def _muon() -> Iterator[ModuleType]:
-    "muon, imported where it is needed (that takes seconds), with its warnings and what it prints kept quiet."
-    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        import muon
-
-        yield muon
 
 # %% ../nbs/08_representations.ipynb #0572dad0
 def _follows_depth(z: np.ndarray, x: sparse.csr_matrix) -> int:

@@ -232,14 +232,12 @@ def _columns(
 ) -> tuple[pd.DataFrame, list]:
     "The columns `keys` (what they are for → name) of the cells `names`, and notes. Raises `DataError`."
     found, notes = {}, []
-    _require_times(
-        next((p.obs for p in parts.values() if keys["time_key"] in p.obs), pd.DataFrame()), keys["time_key"]
-    )
     for what, key in keys.items():
         column, said = shared_column(key, None, {name: part.obs for name, part in parts.items()})
         if column is None:
             require_key(next(iter(parts.values())).obs, key, what)
         found[key], notes = column.reindex(names), notes + said
+    _require_times(pd.DataFrame(found), keys["time_key"])
     shared = dict.fromkeys(note for part in parts.values() for note in part.uns.get("waddington_notes", []))
     return pd.DataFrame(found, index=names), [
         n for n in shared if any(repr(k) in n for k in keys.values())
