@@ -122,10 +122,9 @@ def add_time_options(parser: argparse.ArgumentParser) -> None:
     add("--time-key", metavar="T", help="numeric column of obs that orders the cells")
     add(
         "--hold-out-time",
-        type=float,
         nargs="+",
         metavar="V",
-        help="times whose cells are the truth; the others are learned from",
+        help="times whose cells are the truth, as 6 or 6h; the others are learned from",
     )
     add(
         "--modalities",

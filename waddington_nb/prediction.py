@@ -55,7 +55,7 @@ from waddington_nb.responses import (
     latent_displacements,
     question_of,
 )
-from .tasks import Task, output_column
+from .tasks import Task, canonical_order, output_column
 from .training import PPO, TRPO, Stage
 from .trajectories import reference_space
 
@@ -150,6 +150,7 @@ def match_cells(
     control: str | None = None,
 ) -> NewCells:
     "New control cells on the genes and scale of a model. Raises `DataError` for too few genes in common or another scale."
+    cells = cells[canonical_order(cells.obs_names)]
     if (perturbation_key is None) != (control is None):
         raise DataError(
             "perturbation_key and control belong together; give both, or neither if all cells are controls"

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['FEWEST', 'RESPONDERS', 'Question', 'ask', 'output_column', 'responding_genes', 'variable_genes', 'find_targets',
-           'Split', 'split', 'usable_cells', 'arm_sizes', 'Condition', 'Measured', 'open_cells', 'LabelledCells',
-           'labelled_cells', 'hold_out', 'Pairing', 'pair', 'Expression', 'express', 'Task']
+           'Split', 'split', 'usable_cells', 'arm_sizes', 'Condition', 'Measured', 'canonical_order', 'open_cells',
+           'LabelledCells', 'labelled_cells', 'hold_out', 'Pairing', 'pair', 'Expression', 'express', 'Task']
 
 # %% ../nbs/03_tasks.ipynb #b4528f7f
+import re
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -187,12 +188,11 @@ class Split:
     is_train: np.ndarray
 
 # %% ../nbs/03_tasks.ipynb #0a22733a
-def _random_share(strata: np.ndarray, names: np.ndarray, share: float, seed: int) -> np.ndarray:
-    "A mask with a share of the cells of every stratum; which ones depends on their names, not on their order."
+def _random_share(strata: np.ndarray, share: float, seed: int) -> np.ndarray:
+    "A mask with a share of the cells of every stratum (cells,)."
     rng, chosen = np.random.default_rng(seed), np.zeros(len(strata), bool)
-    order = np.argsort(names, kind="stable")
     for stratum in np.unique(strata):
-        cells = rng.permutation(order[strata[order] == stratum])
+        cells = rng.permutation(np.flatnonzero(strata == stratum))
         chosen[cells[: int(share * len(cells))]] = True
     return chosen
 
@@ -205,15 +205,13 @@ def split(
     hold_out_group: str | None = None,
     hold_out_perturbation: str | None = None,
     hold_out_fraction: float | None = None,  # share of every condition, where nothing is named
-    names: np.ndarray | None = None,  # of the cells, for the random share
     seed: int = 0,
 ) -> Split:
     "Who is control, truth, start and training. Without anything held out every cell trains."
     is_control = perturbation == control
     if hold_out_group is None and hold_out_perturbation is None:
         strata = np.char.add(np.char.add(group, "\x00"), perturbation)
-        names = np.arange(len(group)) if names is None else names
-        out = _random_share(strata, names, hold_out_fraction or 0.0, seed)
+        out = _random_share(strata, hold_out_fraction or 0.0, seed)
         return Split(is_control, out & ~is_control, out & is_control, ~out)
     truth = ~is_control
     if hold_out_group is not None:
@@ -347,6 +345,13 @@ class Measured:
         "All names of measured genes: those of the index, and those by which targets are found."
         return {*self.symbols.tolist(), *self.adata.var_names.tolist()}
 
+# %% ../nbs/03_tasks.ipynb #e3c457d0
+def canonical_order(names: Iterable[str]) -> np.ndarray:
+    "Indices that put names in order, with `cell2` before `cell10`; (names,)."
+    parts = [re.split("([0-9]+)", name) for name in map(str, names)]
+    keys = [[int(p) if i % 2 else p for i, p in enumerate(own)] for own in parts]
+    return np.array(sorted(range(len(keys)), key=keys.__getitem__), int)
+
 # %% ../nbs/03_tasks.ipynb #05be41f8
 def open_cells(data: ad.AnnData | str | Path, q: Question) -> Measured:
     "The cells of an AnnData or a file. Raises `DataError` for what is no AnnData, or has names twice."
@@ -363,6 +368,7 @@ def open_cells(data: ad.AnnData | str | Path, q: Question) -> Measured:
     genes, notes = gene_features(adata.var)
     adata = adata if genes.all() else adata[:, genes]
     _require_unique(adata.var_names, "var")
+    adata = adata[canonical_order(adata.obs_names), canonical_order(adata.var_names)]
     symbols, said = gene_symbols(adata.var, possible_parts(np.unique(names).tolist()))
     return Measured(adata, symbols, elsewhere, [*adata.uns.get("waddington_notes", []), *notes, *said])
 
@@ -471,7 +477,6 @@ def hold_out(cells: LabelledCells, q: Question) -> Split:
         hold_out_group=q.hold_out_group,
         hold_out_perturbation=q.hold_out_perturbation,
         hold_out_fraction=q.hold_out_fraction,
-        names=cells.names,
         seed=q.seed,
     )
     if q.held and not found.is_truth.any():
@@ -504,20 +509,19 @@ def pair(cells: LabelledCells, parts: Split, q: Question) -> Pairing:
 # %% ../nbs/03_tasks.ipynb #9eb08e21
 def _choose_genes(
     x: sparse.csr_matrix,
-    cells: LabelledCells,
-    genes: np.ndarray,
+    label: np.ndarray,
+    control: str,
     *,
     voters: set[str],
     targets: set[int],
-    **options,
+    n_genes: int,
+    log_scale: bool,
 ) -> np.ndarray:
     "Sorted indices of the genes to keep: targets, responders of the `voters`, then the most variable."
-    rows, columns = np.argsort(cells.names), np.argsort(genes)
-    x, label, n_genes = x[rows][:, columns], cells.perturbation[rows], options["n_genes"]
-    vote = np.isin(label, [cells.control, *voters])
-    strongest = responding_genes(x[vote], label[vote], cells.control, n_genes // RESPONDERS)
-    always = np.union1d(strongest, np.flatnonzero(np.isin(columns, list(targets)))).astype(int)
-    return np.sort(columns[variable_genes(x, n_genes, always, log_scale=options["log_scale"])])
+    vote = np.isin(label, [control, *voters])
+    strongest = responding_genes(x[vote], label[vote], control, n_genes // RESPONDERS)
+    always = np.union1d(strongest, list(targets)).astype(int)
+    return variable_genes(x, n_genes, always, log_scale=log_scale)
 
 # %% ../nbs/03_tasks.ipynb #682b80e4
 @dataclass(frozen=True)
@@ -544,9 +548,8 @@ def express(
     "X on one scale, per cell, so that nothing leaks; genes are chosen on the `train` cells. Raises `DataError`."
     x, scale, notes = on_log_scale(adata.X, q.x_kind, adata.uns, train=train, elsewhere=file.elsewhere)
     named = find_targets(np.unique(cells.perturbation).tolist(), file.symbols, cells.components)
-    trained = replace(cells, names=cells.names[train], perturbation=cells.perturbation[train])
     chosen = _choose_genes(
-        x[train], trained, adata.var_names.to_numpy(str), voters=voters, targets=set(named.values()),
+        x[train], cells.perturbation[train], cells.control, voters=voters, targets=set(named.values()),
         n_genes=q.n_genes, log_scale=scale.kind != "continuous",
     )  # fmt: skip
     kept = x[:, chosen].toarray()
