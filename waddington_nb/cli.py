@@ -41,7 +41,7 @@ from waddington_nb.folders import (
 )
 from .labels import require_key
 from .measurements import read, read_modalities
-from .tasks import Task
+from .tasks import Task, require_known
 from .time_tasks import TimeCourseTask
 
 # %% ../nbs/36_cli.ipynb #08b7b163
@@ -434,6 +434,8 @@ def predict_missing(options: argparse.Namespace) -> Path:
             raise DataError(f"predict needs --{name.replace('_', '-')} (or --model DIR for a kept model)")
     check_n_latent(options.latent)
     device, task = pick_device(options.device), task_of(options)
+    if not options.prior:
+        require_known(task, options.perturbation or [])
     requests = task_requests(task, options.perturbation, groups=options.groups)
     what = identity(fingerprint(task), options, device)
     if claim(options.out, what, options.resume, outputs=FORECAST_OUTPUTS) and options.resume:

@@ -220,7 +220,8 @@ def _read_modality(file: h5py.File, path: Path, modality: str) -> ad.AnnData:
         modality = alike[0]  # RNA goes by several names
     if modality not in file["mod"]:
         raise DataError(f"{path} has no modality {modality!r}; {close_names(modality, file['mod'])}")
-    adata = read_elem(file["mod"][modality])
+    part = file["mod"][modality]
+    adata = read_elem(part) if {"obs", "var"} <= set(part) else None
     if not isinstance(adata, ad.AnnData):
         raise DataError(
             f"modality {modality!r} of {path} is no AnnData; write the file again with a current mudata"

@@ -235,6 +235,7 @@ class Model:
         (the same in the space in which methods are compared) and `uns['waddington_questions']`."""
         asked = [perturbation] if isinstance(perturbation, str) else list(perturbation or [])
         if isinstance(source, Task):
+            asked = [checked_perturbation(self, name) for name in asked]
             return predict_requests(self, task_requests(source, asked or None), source.group_key)
         filler = np.mean(
             [c.control.mean for c in next(iter(self.answers.values())).response.conditions], axis=0

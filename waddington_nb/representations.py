@@ -166,7 +166,7 @@ def _principal_axes(centred: np.ndarray, n_latent: int) -> np.ndarray:
 def check_n_latent(n_latent: int) -> None:
     "Refuse a latent space without dimensions."
     if n_latent < 1:
-        raise DataError(f"n_latent is {n_latent}, but a latent space needs at least 1 dimension (--latent)")
+        raise DataError(f"n_latent is {n_latent}; give the latent space at least 1 dimension (--latent)")
 
 # %% ../nbs/08_representations.ipynb #3522baee
 def _parameters(sizes: Mapping[str, tuple[int, int]], seed: int) -> dict[str, Tensor]:

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['FEWEST', 'RESPONDERS', 'Question', 'ask', 'output_column', 'responding_genes', 'variable_genes', 'find_targets',
            'Split', 'split', 'usable_cells', 'arm_sizes', 'Condition', 'Measured', 'canonical_order', 'open_cells',
-           'LabelledCells', 'labelled_cells', 'hold_out', 'Pairing', 'pair', 'Expression', 'express', 'Task']
+           'LabelledCells', 'labelled_cells', 'hold_out', 'Pairing', 'pair', 'Expression', 'express', 'require_known',
+           'Task']
 
 # %% ../nbs/03_tasks.ipynb #b4528f7f
 import re
@@ -480,6 +481,11 @@ def hold_out(cells: LabelledCells, q: Question) -> Split:
         seed=q.seed,
     )
     if q.held and not found.is_truth.any():
+        if q.hold_out_group is None and q.hold_out_perturbation is None:
+            raise DataError(
+                f"no condition has the cells to set a share of {q.hold_out_fraction:g} aside; is perturbation_key "
+                f"{q.perturbation_key!r} the right column?"
+            )
         raise DataError(f"{q.held} has no perturbed cells to predict and score; hold out another{_NEVER}")
     _refuse_straddling(cells, found, q)
     return found
@@ -560,6 +566,19 @@ def express(
     return Expression(
         kept, adata.var_names[chosen].to_numpy(str), file.symbols[chosen], targets, scale.kind, notes
     )
+
+# %% ../nbs/03_tasks.ipynb #45d066c0
+def require_known(task: "Task", names: Iterable[str]) -> None:
+    "Refuse a perturbation with a component that no cell was given and that names no gene of the task. Raises `DataError`."
+    learnt = {part for _, p in task.train_conditions for part in task.components(p)}
+    known = learnt | {dose_of(part)[0] for part in learnt} | set(task.symbols.tolist())
+    for name in names:
+        lost = [part for part in task.components(name) if not {part, dose_of(part)[0]} & known]
+        if lost:
+            raise DataError(
+                f"nothing is known of perturbation {name!r}: {lost[0]!r} was not measured and is no gene in use; give a "
+                f"prior that describes it (--prior), or ask for another: {close_names(lost[0], learnt)}"
+            )
 
 # %% ../nbs/03_tasks.ipynb #28d458f6
 def _describe(learnt: Sequence[Condition], asked: Sequence[Condition], n_train: int, grouped: bool) -> str:
