@@ -35,6 +35,7 @@ from .labels import labels
 
 # %% ../nbs/02_measurements.ipynb #c1a97287
 _SMALL = 1 << 20  # bytes of an array that the child reads in full
+_LARGE, _RATIO = 1 << 24, 5000  # an array larger than this must be stored, packed at most so many times
 _SECONDS = 10  # of processor time that the child may take, beyond what the size of the file asks for
 _ROOM = 4 << 30  # bytes of memory, likewise
 
@@ -44,6 +45,9 @@ def _visit(name: str, item: h5py.Group | h5py.Dataset) -> None:
     for key in item.attrs:
         item.attrs[key]
     if isinstance(item, h5py.Dataset):
+        stored = item.id.get_storage_size()
+        if item.nbytes > _LARGE + _RATIO * stored:
+            raise ValueError(f"array {item.name!r} claims {item.nbytes:,} bytes but holds {stored:,}")
         if item.dtype.kind == "O" or item.nbytes <= _SMALL:
             item[()]
         elif item.chunks:
