@@ -461,7 +461,7 @@ def _swallowed_note(members: Iterable[str], entries: Sequence[str], genes: set[s
     said = "counts as control because a pattern matches it, but its name is that of a measured gene"
     return [f"{_listed(hit)} {said}; name the controls one by one if it is a perturbation."] if hit else []
 
-
+# %% ../nbs/01_labels.ipynb #97b0e3af
 def _odd_name_notes(names: Iterable[str], genes: set[str]) -> list[str]:
     "Notes on names that look like combinations with another joint than the plus, and like missing labels."
     parts = lambda name, joint: [part.strip() for part in name.split(joint)]

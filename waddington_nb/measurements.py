@@ -39,7 +39,7 @@ _LARGE, _RATIO = 1 << 24, 5000  # an array larger than this must be stored, pack
 _SECONDS = 10  # of processor time that the child may take, beyond what the size of the file asks for
 _ROOM = 4 << 30  # bytes of memory, likewise
 
-
+# %% ../nbs/02_measurements.ipynb #1fa5307d
 def _visit(name: str, item: h5py.Group | h5py.Dataset) -> None:
     "Touch all of an HDF5 object but the values of large numeric arrays."
     for key in item.attrs:
@@ -101,7 +101,7 @@ def _probe_version(path: Path, size: int, changed: int) -> str:
     os.close(write_end)
     return _answer(child, read_end)
 
-
+# %% ../nbs/02_measurements.ipynb #56982a0d
 def _probe(path: Path) -> str:
     "What is wrong with an HDF5 file, or ''; the same version of a file is gone over once."
     about = path.stat()
@@ -207,7 +207,7 @@ MODALITIES = {
     **dict.fromkeys(["prot", "protein", "adt", "antibody capture", "cite"], "protein"),
 }  # fmt: skip
 
-
+# %% ../nbs/02_measurements.ipynb #810be948
 def modality_kind(name: str) -> str:
     "`'rna'`, `'atac'` or `'protein'`, by the name of a modality in any case. Raises `DataError` for other names."
     if name.casefold() not in MODALITIES:
@@ -244,7 +244,7 @@ def _read_10x(path: Path) -> ad.AnnData:
     adata.var_names_make_unique()
     return adata
 
-
+# %% ../nbs/02_measurements.ipynb #67bf9937
 def _read_10x_folder(path: Path) -> ad.AnnData:
     "A folder with matrix.mtx, barcodes.tsv and features.tsv (or genes.tsv), packed or not, with a common prefix or none."
     import scanpy as sc
@@ -308,7 +308,7 @@ _CONVERT = {
     ".pkl": "load it where it was made and call .write_h5ad('cells.h5ad')",
 }  # fmt: skip
 
-
+# %% ../nbs/02_measurements.ipynb #23721546
 def _how_to_convert(path: Path) -> str:
     "The remedy for a file that is no HDF5."
     kinds = [suffix for suffix in path.suffixes if suffix.casefold() in _CONVERT]
@@ -443,7 +443,7 @@ def _spread(X: sparse.csr_matrix, inverse: Callable[[np.ndarray], np.ndarray] = 
         low, high = np.quantile(total[total > 0], [0.1, 0.9])
     return float(high / low) if np.isfinite(high) else np.inf
 
-
+# %% ../nbs/02_measurements.ipynb #f67578dc
 def _agreeing(X: sparse.csr_matrix) -> str | None:
     "The name of the inverse under which the sums of all cells agree, if there is one."
     spread = {name: np.log(_spread(X, inverse)) for name, (_, _, inverse) in _INVERSES.items()}
@@ -516,7 +516,7 @@ def _guess_by_traces(X: sparse.csr_matrix) -> Scale:
         return Scale("continuous", None, f"{X.shape[1]} features, {filled:.0%} of the values above zero")
     return _guess_by_depth(_spread(X), depth)
 
-
+# %% ../nbs/02_measurements.ipynb #7dd4acab
 def _guess_by_depth(spread: float, depth: float) -> Scale:
     "The same from the spread of sums of expm1 and from what depth leaves behind."
     why = f"taken as logarithms, sums of a cell would differ {spread:.3g}-fold (true ones: 1 to 5.5)"
@@ -562,7 +562,7 @@ def _holds(X) -> str:
     found = guess_scale(X).kind
     return found if found in ("counts", "linear", "log1p") else ""
 
-
+# %% ../nbs/02_measurements.ipynb #3cb28da1
 _NAMES = {"counts": "counts", "log1p": "log-normalised values", "linear": "linear values"}
 
 # %% ../nbs/02_measurements.ipynb #ef6367d6
@@ -744,7 +744,7 @@ def gene_features(var: pd.DataFrame) -> tuple[np.ndarray, list[str]]:
 # %% ../nbs/02_measurements.ipynb #845a58cc
 _SYMBOLS = ("gene_symbols", "gene_symbol", "gene_name", "gene_names", "symbol", "symbols", "feature_name", "gene_short_name", "hgnc_symbol", "gene")  # fmt: skip
 
-
+# %% ../nbs/02_measurements.ipynb #2dea145c
 def _name_columns(var: pd.DataFrame) -> dict[str, np.ndarray]:
     "Columns of text that may name genes, by name; also the index without a prefix that all share."
     found = {}

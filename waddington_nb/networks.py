@@ -61,7 +61,7 @@ class BooleanNetwork:
         "The genes that are on, joined by hyphens; ∅ where none is."
         return "-".join(g for g, on in zip(self.genes, self.states[state], strict=True) if on) or "∅"
 
-
+# %% ../nbs/06_networks.ipynb #2dcdfd52
 def boolean_network(rules: Mapping[str, ast.expr] | None = None) -> BooleanNetwork:
     "The state space of Boolean rules, by default those of Krumsiek et al. (2011): 11 genes, 2048 states."
     rules = krumsiek_rules() if rules is None else rules
@@ -73,7 +73,14 @@ def boolean_network(rules: Mapping[str, ast.expr] | None = None) -> BooleanNetwo
 # %% ../nbs/06_networks.ipynb #46d34384
 Hold = tuple[str, bool]  # a gene, held on (True) or off (False)
 
+# %% ../nbs/06_networks.ipynb #d1879edb
+def _gene(network: BooleanNetwork, name: str) -> int:
+    "The number of a gene; raises `DataError` with close names."
+    if name not in network.genes:
+        raise DataError(f"no gene {name!r} in the network; {close_names(name, network.genes)}")
+    return network.genes.index(name)
 
+# %% ../nbs/06_networks.ipynb #db29fbdd
 def asynchronous(network: BooleanNetwork, hold: Hold | None = None) -> sparse.csr_matrix:
     "Transition probabilities between states, 2^g × 2^g: one disagreeing gene is updated, each equally likely; else stay."
     disagree = network.states != network.wanted
@@ -86,13 +93,6 @@ def asynchronous(network: BooleanNetwork, hold: Hold | None = None) -> sparse.cs
     rows, columns = np.concatenate([state, rest]), np.concatenate([state ^ (1 << gene), rest])
     return sparse.csr_matrix((np.concatenate([share, np.ones(len(rest))]), (rows, columns)), shape=(n, n))
 
-
-def _gene(network: BooleanNetwork, name: str) -> int:
-    "The number of a gene; raises `DataError` with close names."
-    if name not in network.genes:
-        raise DataError(f"no gene {name!r} in the network; {close_names(name, network.genes)}")
-    return network.genes.index(name)
-
 # %% ../nbs/06_networks.ipynb #292529a1
 def attractors(network: BooleanNetwork, hold: Hold | None = None) -> list[np.ndarray]:
     "The attractors (arrays of state numbers) of the asynchronous network, by lowest state number."
@@ -103,7 +103,7 @@ def attractors(network: BooleanNetwork, hold: Hold | None = None) -> list[np.nda
     left[label[start[label[start] != label[end]]]] = True
     return sorted((np.flatnonzero(label == k) for k in np.flatnonzero(~left)), key=lambda states: states[0])
 
-
+# %% ../nbs/06_networks.ipynb #ebbcab5b
 def strong_basins(network: BooleanNetwork) -> list[int]:
     "The number of states from which only this attractor can be reached, in the order of `attractors`."
     backwards = asynchronous(network).T.tocsr()
@@ -143,7 +143,7 @@ def interventions(network: BooleanNetwork) -> dict[Hold, sparse.csr_matrix]:
     "Every intervention (gene, on or off) and where it lets the network come to rest, see `settle`."
     return {(gene, on): settle(network, (gene, on)) for gene in network.genes for on in (False, True)}
 
-
+# %% ../nbs/06_networks.ipynb #76b56e33
 def shortest_reprogramming(
     network: BooleanNetwork, moves: Mapping[Hold, sparse.csr_matrix], start: int, target: int
 ) -> list[Hold] | None:

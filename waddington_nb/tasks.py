@@ -452,7 +452,7 @@ def _refuse_straddling(cells: LabelledCells, parts: Split, q: Question) -> None:
 # %% ../nbs/03_tasks.ipynb #de401070
 _NEVER = "; what was never measured is predicted without a hold-out: model.predict (waddington predict)"
 
-
+# %% ../nbs/03_tasks.ipynb #2bdebf9d
 def _require_held_out(cells: LabelledCells, q: Question) -> None:
     "Refuse control or perturbed cells that are not there, and hold-outs that name nobody. Raises `DataError`."
     is_control = cells.perturbation == cells.control
