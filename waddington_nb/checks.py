@@ -225,7 +225,7 @@ _FLAGS = {
     "x_kind": "--x-kind", "layer": "--layer", "min_cells": "--min-cells", "n_genes": "--genes",
 }  # fmt: skip
 
-
+# %% ../nbs/05_checks.ipynb #397c18c6
 def _command(verb: str, source: str, q: Question, *more: str, skip: Sequence[str] = ()) -> str:
     "A command line that asks `q` of a file, with more options."
     usual = {field.name: field.default for field in fields(Question)}

@@ -258,16 +258,21 @@ def arm_sizes(
     sizes["control"] = sizes["group"].map(controls).fillna(0).astype(int)
     return sizes
 
+# %% ../nbs/03_tasks.ipynb #cb9027a4
+def _smaller_arm(sizes: pd.DataFrame) -> pd.Series:
+    "Cells of the smaller arm of every condition of `arm_sizes`."
+    return sizes[["perturbed", "control"]].min(axis=1)
+
 # %% ../nbs/03_tasks.ipynb #7b5945be
 def _large(sizes: pd.DataFrame, min_cells: int) -> list[tuple[str, str]]:
     "The conditions with at least `min_cells` in both arms."
-    enough = sizes[["perturbed", "control"]].min(axis=1) >= min_cells
+    enough = _smaller_arm(sizes) >= min_cells
     return list(sizes.loc[enough, ["group", "perturbation"]].itertuples(index=False, name=None))
 
 # %% ../nbs/03_tasks.ipynb #cce35765
 def _small_notes(sizes: pd.DataFrame, min_cells: int, most: int = 5) -> list[str]:
     "Notes on conditions that are set aside: one each, or one in all where there are many."
-    small = sizes[sizes[["perturbed", "control"]].min(axis=1) < min_cells]
+    small = sizes[_smaller_arm(sizes) < min_cells]
     needed = f"{min_cells} needed in each arm."
     said = [
         f"{row.perturbation} in {row.group} was set aside: {row.perturbed} perturbed and {row.control} control cells"
@@ -312,11 +317,8 @@ def _refuse_small(sizes: pd.DataFrame, what: str, min_cells: int) -> NoReturn:
 def _check_learnable(learn: pd.DataFrame, found: list, q: Question) -> None:
     "Refuse a split that leaves nothing to learn from."
     if learn.empty:
-        lacking = (
-            f"{q.held} is all there is; hold out less"
-            if q.held
-            else "every perturbation has one cell; is it the right key?"
-        )
+        once = "every perturbation has one cell; is it the right key?"
+        lacking = f"{q.held} is all there is; hold out less" if q.held else once
         raise DataError(f"nothing is left to learn from: {lacking}")
     if not found:
         _refuse_small(learn, "left to learn from", q.min_cells)
@@ -567,14 +569,19 @@ def express(
         kept, adata.var_names[chosen].to_numpy(str), file.symbols[chosen], targets, scale.kind, notes
     )
 
-# %% ../nbs/03_tasks.ipynb #45d066c0
+# %% ../nbs/03_tasks.ipynb #9e0bf37c
+def _learnt_parts(task: "Task") -> set[str]:
+    "Components of what a task learns from, with their doses and without."
+    parts = {part for _, p in task.train_conditions for part in task.components(p)}
+    return parts | {dose_of(part)[0] for part in parts}
+
+# %% ../nbs/03_tasks.ipynb #f5c9f58c
 def require_known(task: "Task", names: Iterable[str]) -> None:
     "Refuse a perturbation with a component that no cell was given and that names no gene of the task. Raises `DataError`."
-    learnt = {part for _, p in task.train_conditions for part in task.components(p)}
-    known = learnt | {dose_of(part)[0] for part in learnt} | set(task.symbols.tolist())
+    learnt = _learnt_parts(task)
     for name in names:
-        lost = [part for part in task.components(name) if not {part, dose_of(part)[0]} & known]
-        if lost:
+        known = learnt | set(task.symbols.tolist())
+        if lost := [part for part in task.components(name) if dose_of(part)[0] not in known]:
             raise DataError(
                 f"nothing is known of perturbation {name!r}: {lost[0]!r} was not measured and is no gene in use; give a "
                 f"prior that describes it (--prior), or ask for another: {close_names(lost[0], learnt)}"
