@@ -360,3 +360,9 @@ def test_read_perturbations_says_what_it_did():
     notes = " ".join(read_perturbations(obs, "p", "control").notes)
     for said in ("'B+A'", "'A+ctrl'", "left whole: 'Ca2+'", "'nan' (1 cells)", "'A', 'a' differ"):
         assert said in notes
+
+
+def test_genes_of_perturbations_to_ask_about_are_kept():
+    assert "GENE50" not in task(PAIRS, n_genes=5).genes
+    t = task(PAIRS, n_genes=5, keep_genes=["GENE50"])
+    assert "GENE50" in t.genes and t.genes[t.targets["GENE50"]] == "GENE50"

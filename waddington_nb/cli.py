@@ -433,7 +433,8 @@ def predict_missing(options: argparse.Namespace) -> Path:
         if getattr(options, name) is None:
             raise DataError(f"predict needs --{name.replace('_', '-')} (or --model DIR for a kept model)")
     check_n_latent(options.latent)
-    device, task = pick_device(options.device), task_of(options)
+    device = pick_device(options.device)
+    task = task_of(options, keep_genes=options.perturbation or ())
     if not options.prior:
         require_known(task, options.perturbation or [])
     requests = task_requests(task, options.perturbation, groups=options.groups)

@@ -67,6 +67,7 @@ class Question:
     dose_key: str | None = None
     join_guides: str | None = None
     n_genes: int = 2000
+    keep_genes: Sequence[str] = ()
     x_kind: str = "auto"
     layer: str | None = None
     min_cells: int = 10
@@ -555,7 +556,8 @@ def express(
 ) -> Expression:
     "X on one scale, per cell, so that nothing leaks; genes are chosen on the `train` cells. Raises `DataError`."
     x, scale, notes = on_log_scale(adata.X, q.x_kind, adata.uns, train=train, elsewhere=file.elsewhere)
-    named = find_targets(np.unique(cells.perturbation).tolist(), file.symbols, cells.components)
+    asked = [*np.unique(cells.perturbation).tolist(), *q.keep_genes]
+    named = find_targets(asked, file.symbols, cells.components)
     chosen = _choose_genes(
         x[train], cells.perturbation[train], cells.control, voters=voters, targets=set(named.values()),
         n_genes=q.n_genes, log_scale=scale.kind != "continuous",
@@ -626,6 +628,7 @@ class Task:
         join_guides: str
         | None = None,  # guides become targets: a column that has them, or 'suffix' (A_g1 is A)
         n_genes: int = 2000,  # genes kept: targets and the strongest responders, then the most variable
+        keep_genes: Sequence[str] = (),  # genes kept in any case, as those of perturbations to ask about
         x_kind: str = "auto",  # what X holds: auto, counts, linear, log1p or continuous (taken as it is)
         layer: str | None = None,  # the layer to use as X, or 'raw'
         min_cells: int = 10,  # fewest cells that an arm needs to be used
