@@ -1,6 +1,7 @@
 """Several modalities and real times: what is refused, what is matched by name, what the command writes."""
 
 import json
+import os
 from dataclasses import replace
 from functools import partial
 
@@ -8,21 +9,14 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.numpy import load_file
 from scipy import sparse
 
 import waddington_nb as wd
 from waddington_nb import cli, representations
+from waddington_nb.core import save_folder
 from waddington_nb.measurements import binarise, clr, read_modalities
-from waddington_nb.multiome import (
-    CONCORDANCES,
-    cells_at,
-    course_page,
-    example_course,
-    fit_course,
-    score_course,
-    score_features,
-    write_h5mu,
-)
+from waddington_nb.multiome import SYNCHRONIES, example_multiome, write_h5mu
 from waddington_nb.time_tasks import TimeCourseTask
 
 KEYS = ["--perturbation-key", "arm", "--control", "control", "--time-key", "hours"]
@@ -31,7 +25,7 @@ STAGES = [wd.TRPO(steps=3000), wd.PPO(steps=3000)]
 
 @pytest.fixture
 def parts():
-    return example_course(cells=30)
+    return example_multiome(cells=30)
 
 
 @pytest.fixture
@@ -40,7 +34,7 @@ def file(tmp_path, parts):
 
 
 def quick(task, seed=0):
-    return fit_course(task, STAGES, seed, n_latent=4, n_envs=128, horizon=6)
+    return wd.fit(task, STAGES, seed, n_latent=4, n_envs=128, horizon=6)
 
 
 @pytest.fixture
@@ -142,17 +136,15 @@ def test_a_mudata_is_taken_as_it_is(file, parts):
     assert all((read_modalities(file)[n].X == parts[n].X).all() for n in parts)
 
 
-def test_a_time_outside_is_extrapolation(parts):
+def test_a_time_outside_is_extrapolation(parts, tmp_path):
     task = TimeCourseTask(parts, "hours", 3, modalities=["rna"])
     model = quick(task)
-    assert task.extrapolates and model.step_at(3) > model.world.horizon
-    scores = score_course(model, task)
-    said = course_page(
-        model, task, pd.concat([scores, score_features(model, task, cells_at(model, task, 3), 3)]), {}, {}
-    )
+    assert task.extrapolates and model.clock_of("all").step_at(3) > model.guide.horizon
+    report = wd.evaluate(task, model.predict(task))
+    said = report.to_html(tmp_path / "report.html").read_text()
     assert "hours 3 lies outside the training times 0 to 1: this is extrapolation" in said
     assert "Genes and the chromatin" not in said  # there is no chromatin
-    timed = scores.query("metric == 'timed_energy_distance'").set_index("method")["value"]
+    timed = report.table.query("metric == 'timed_energy_distance'").set_index("method")["value"]
     assert timed["policy"] < timed["no_change"]
 
 
@@ -162,9 +154,10 @@ def test_held_out_cells_change_nothing_fitted(parts):
         part.X[task.is_truth] = np.random.default_rng(1).integers(0, 2, (30, part.n_vars))
     other = TimeCourseTask(parts, "hours", 1)
     one, two = quick(task), quick(other)
-    assert all((a == b).all() for a, b in zip(*(m.agent.tensors().values() for m in (one, two)), strict=True))
-    for name, cells in cells_at(one, task, 1.0).items():
-        assert (cells.X == cells_at(two, other, 1.0)[name].X).all()
+    weights = [m.guide.policy.state_dict().values() for m in (one, two)]
+    assert all((a == b).all() for a, b in zip(*weights, strict=True))
+    for name, cells in one.predict(task).items():
+        assert (cells.X == two.predict(other)[name].X).all()
 
 
 def test_arms_stop_where_their_cells_stop():
@@ -182,9 +175,8 @@ def test_arms_stop_where_their_cells_stop():
     assert task.arms == ["control", "stopped"]
     model = quick(task)
     ends = {}
-    for arm in task.arms:
-        begin = model.joint.encode({"rna": task.modalities["rna"].x[task.cells(arm, 0)]})
-        ends[arm] = np.linalg.norm((model.follow(begin, arm)[:, -1] - begin).mean(axis=0))
+    for route in model.routes(task):
+        ends[route.start.arm] = np.linalg.norm((route.states[:, -1] - route.states[:, 0]).mean(axis=0))
     assert ends["stopped"] < 0.8 * ends["control"]
 
 
@@ -195,7 +187,7 @@ def test_protein_is_taken_relative(parts):
     task = TimeCourseTask({"rna": parts["rna"], "prot": prot}, "hours", 1)
     assert np.allclose(task.modalities["prot"].x.toarray(), clr(counts)[task.is_train | task.is_truth])
     model = quick(task)
-    predicted = cells_at(model, task, 1.0)["prot"]
+    predicted = model.predict(task)["prot"]
     assert predicted.shape == (30, 8) and np.abs(predicted.X - predicted.layers["control"]).max() < 2
 
 
@@ -220,7 +212,7 @@ def test_the_command_writes_everything(waddington, file, tmp_path):
             "training.csv",
             "policy.safetensors",
         ),
-        *("config.json", "figures"),
+        *("config.json", "figures", "model"),
     }
     table = pd.read_csv(out / "metrics.csv")
     contract = (
@@ -238,7 +230,7 @@ def test_the_command_writes_everything(waddington, file, tmp_path):
     steps = ad.read_h5ad(out / "trajectories.h5ad")
     assert steps.obs["time"].max() == 3 and steps.obs["step"].nunique() == 13
     page = (out / "report.html").read_text()
-    assert "rna: " in page and "atac: " in page and page.count("<img") == 6
+    assert "cells rna 1" in page and "cells atac 1" in page and page.count("<img") == 7
     assert "Genes and the chromatin near them" in page and (out / "figures" / "chromatin_1.png").is_file()
     assert json.loads((out / "config.json").read_text())["hold_out_time"] == [1.0]
     before = (out / "predicted.h5mu").read_bytes()
@@ -258,18 +250,20 @@ def test_gene_positions_must_fit(waddington, file, tmp_path):
 @pytest.mark.parametrize("representation", ["autoencoder", "graph"])
 def test_fused_states_are_fitted_on_training_cells(light, parts, representation):
     task = TimeCourseTask(parts, "hours", 1)
-    fused = lambda task: fit_course(task, [], n_latent=4, horizon=6, representation=representation)
+    fused = lambda task: wd.fit(task, [], n_latent=4, horizon=6, representation=representation)
     one = fused(task)
     for part in parts.values():
         part.X[task.is_truth] = np.random.default_rng(1).integers(0, 2, (30, part.n_vars))
     other = fused(TimeCourseTask(parts, "hours", 1))
-    for name, cells in cells_at(one, task, 1.0).items():
-        assert (cells.X == cells_at(other, task, 1.0)[name].X).all() and np.isfinite(cells.X).all()
-    still = cells_at(one, task, 0.0)["rna"]
+    cells, others = one.predict(task), other.predict(task)
+    for name in cells:
+        assert (cells[name].X == others[name].X).all() and np.isfinite(cells[name].X).all()
+    still = one.predict(task, 0.0)["rna"]
     assert np.allclose(
         still.X, still.layers["control"].toarray(), atol=1e-4
     )  # at the start cells are themselves
-    timed = score_course(one, task).query("metric == 'timed_energy_distance' and modality == 'rna'")
+    table = wd.evaluate(task, cells).table
+    timed = table.query("metric == 'timed_energy_distance' and modality == 'rna'")
     assert (timed["value"] >= -1e-9).all()
 
 
@@ -297,27 +291,140 @@ def test_stages_of_pseudotime(light, waddington, file, tmp_path):
 
 
 def test_cells_of_different_pace(parts):
-    "With three training times the concordance is chosen among them; paths end where all have arrived."
-    model = quick(TimeCourseTask(parts, "hours"))
-    assert (
-        model.concordance in CONCORDANCES
-        and "All are chosen on left-out inner training times" in model.notes[-2]
-    )
-    z = model.joint.encode({name: m.x for name, m in TimeCourseTask(parts, "hours").modalities.items()})[:30]
-    slow, even = replace(model, concordance=2.0).follow(z, "all"), model.follow(z, "all", in_step=True)
-    assert np.allclose(slow[:, [0, 6]], even[:, [0, 6]], atol=1e-5) and not np.allclose(
-        slow[:, 3], even[:, 3], atol=1e-2
-    )
+    "With three training times the synchrony is chosen among them; paths end where all have arrived."
+    task = TimeCourseTask(parts, "hours")
+    model = quick(task)
+    assert model.dynamics.synchrony in SYNCHRONIES and len(model.evidence) == 1
+    assert any("inner training times that were left out" in note for note in model.notes)
+    slow = replace(model, dynamics=model.dynamics._replace(synchrony=2.0)).routes(task)[0]
+    assert np.allclose(slow.states[:, [0, 6]], slow.in_step[:, [0, 6]], atol=1e-5)
+    assert not np.allclose(slow.states[:, 3], slow.in_step[:, 3], atol=1e-2)
 
 
 def test_real_cells(real_data):
     "One in three cells, RNA: the policy is nearer to 1 h than 0 h and 3 h are."
     cells = wd.read(real_data("a549_dex_scicar_multiome.h5mu"))[::3]
     task = TimeCourseTask(cells, "time_h", 1, perturbation_key="perturbation", control="control")
-    model = fit_course(task, [wd.TRPO(steps=3000)], n_latent=30)
-    timed = score_course(model, task).query("metric == 'timed_energy_distance'").set_index("method")["value"]
+    report = wd.evaluate(task, wd.fit(task, [wd.TRPO(steps=3000)], n_latent=30).predict(task))
+    timed = report.table.query("metric == 'timed_energy_distance'").set_index("method")["value"]
     assert timed["policy"] < timed["transport"] < timed["nearest_time"]
     assert timed["nearest_time"] <= timed["no_change"] * (1 + 1e-6)  # they may be the same cells
+
+
+def test_scores_of_real_cells_stay(real_data):
+    "Myoblasts, 24 h held out, fields alone: the scores of version 0.1."
+    task = TimeCourseTask(wd.read(real_data("hsmm_myoblast_timecourse.h5ad")), "hours", 24)
+    report = wd.evaluate(task, wd.fit(task, []).predict(task))
+    value = report.table.set_index(["method", "metric"])["value"]
+    assert value["policy", "path_energy_distance"] == pytest.approx(0.812, abs=1e-3)
+    assert value["policy", "timed_energy_distance"] == pytest.approx(0.916, abs=1e-3)
+    assert value["transport", "path_energy_distance"] == pytest.approx(0.913, abs=1e-3)
+
+
+def start_cells(parts, seed_cells=37):
+    "New cells of the first time."
+    new = example_multiome(seed=4, cells=seed_cells)
+    return {name: part[part.obs["hours"] == 0].copy() for name, part in new.items()}
+
+
+def test_a_kept_model_predicts_the_same(parts, tmp_path):
+    "To the byte, for its own task, for another time and for new cells."
+    task = TimeCourseTask(parts, "hours", 1)
+    model = quick(task)
+    kept = wd.load_model(model.save(tmp_path / "model"))
+    assert kept.dynamics == model.dynamics and kept.notes == model.notes
+    for source, time in ((task, None), (task, [0.5, 4.0]), (start_cells(parts), 1)):
+        one, two = model.predict(source, time), kept.predict(source, time)
+        for name in one:
+            assert np.array_equal(one[name].X, two[name].X)
+            paths = [cells[name].obsm["waddington_path"] for cells in (one, two)]
+            assert np.array_equal(*paths)
+
+
+@pytest.mark.parametrize("representation", ["pca", "graph"])
+def test_a_kept_model_holds_no_cell(light, tmp_path, representation):
+    "No name of a cell, no array with a row per training cell, no absolute path."
+    parts = {name: part[:-3].copy() for name, part in example_multiome(cells=53).items()}
+    task = TimeCourseTask(parts, "hours", 1)
+    model = wd.fit(task, [], n_latent=4, representation=representation)
+    folder = model.save(tmp_path / "model")
+    text = (folder / "model.json").read_text()
+    assert not any(name in text for name in task.names) and str(tmp_path) not in text
+    assert os.sep + "home" not in text
+    counts = {53, 50, 53 + 50, 2 * 53 + 50}
+    for name, array in load_file(folder / "model.safetensors").items():
+        assert not counts & set(array.shape), f"{name} has shape {array.shape}"
+
+
+def test_other_kinds_of_models_are_refused(tmp_path):
+    save_folder(tmp_path / "model", "Forest", {}, {"trees": np.zeros(3)})
+    with pytest.raises(wd.DataError, match="holds a Forest, not a Model or a TimeCourseModel"):
+        wd.load_model(tmp_path / "model")
+
+
+def test_new_cells_are_matched_by_name(parts):
+    "Features in any order, some lacking; other cells of the task's own start give nearly what the task gives."
+    model, new = quick(TimeCourseTask(parts, "hours", 1)), start_cells(parts)
+    whole = model.predict(new, 1)
+    shuffled = {name: part[:, ::-1].copy() for name, part in new.items()}
+    shuffled["rna"] = shuffled["rna"][:, :-1].copy()
+    fewer = model.predict(shuffled, 1)
+    assert fewer["rna"].n_vars == whole["rna"].n_vars - 1 and "gene0" not in fewer["rna"].var_names
+    assert np.array_equal(fewer["atac"].obs_names, whole["atac"].obs_names)
+    with pytest.raises(wd.DataError, match="say which time"):
+        model.predict(new)
+    with pytest.raises(wd.DataError, match="the model needs atac"):
+        model.predict({"rna": new["rna"]}, 1)
+
+
+def test_arms_need_not_share_their_times():
+    "An arm that skips a time has one segment less."
+    rng, n = np.random.default_rng(0), 25
+    rows = [(arm, t) for arm, times in (("a", (0, 1, 2)), ("b", (0, 2))) for t in times for _ in range(n)]
+    obs = pd.DataFrame(rows, columns=["arm", "day"], index=[f"cell{i}" for i in range(len(rows))])
+    far = obs["day"].to_numpy()[:, None] * (np.arange(20) < 6)
+    cells = ad.AnnData(rng.poisson(20 + 15 * far).astype("float32"), obs=obs)
+    task = TimeCourseTask(cells, "day", 1, perturbation_key="arm")
+    every = TimeCourseTask(cells, "day", perturbation_key="arm")
+    report = wd.evaluate(task, wd.fit(task, [], n_latent=4).predict(task))
+    assert set(report.table["group"]) == {"a"}  # nobody measured b at 1
+    model = wd.fit(every, [], n_latent=4)
+    found = model.predict(every, 1.5)["rna"]
+    assert [s.arm for s in model.segments] == ["a", "a", "b"] and set(found.obs["arm"]) == {"a", "b"}
+    assert found.obsm["waddington_times"].shape == (2 * n, 25)
+
+
+def test_a_kept_model_on_the_command_line(waddington, file, tmp_path, parts):
+    out, new = tmp_path / "out", write_h5mu(tmp_path / "new.h5mu", start_cells(parts))
+    run = ["run", file, *KEYS, "--hold-out-time", "1", "--stages", "none", "--latent", "4", "--out", out]
+    assert waddington(*run)[0] == 0
+    ask = ["predict", "--model", out / "model", new]
+    code, said = waddington(*ask, "--time", "2", "6", "--out", tmp_path / "asked")
+    assert code == 0, said
+    names = {p.name for p in (tmp_path / "asked").iterdir()}
+    assert names >= {"report.html", "predicted.h5mu", "genes.csv", "evidence.csv", "config.json"}
+    page = (tmp_path / "asked" / "report.html").read_text()
+    assert "6 lies outside the measured times 0 to 3" in page and "do not rely on it" in page
+    cells = read_modalities(tmp_path / "asked" / "predicted.h5mu")
+    assert cells["rna"].n_obs == 2 * 37 and set(cells["rna"].obs["perturbation"]) == {"2", "6"}
+    for options, said in (([], "say which time"), (["--time", "1", "--perturbation", "tgf"], "no arm 'tgf'")):
+        code, stderr = waddington(*ask, *options, "--out", tmp_path / "refused")
+        assert code == 2 and said in stderr and not (tmp_path / "refused").exists()
+
+
+def test_the_page_of_a_time_course_answers_questions(parts, tmp_path):
+    task = TimeCourseTask(parts, "hours", 1)
+    model = wd.fit(task, [], n_latent=4)
+    report = wd.evaluate(task, {"ours": model.predict(task)})
+    page = report.to_html(tmp_path / "report.html").read_text()
+    assert (
+        page.index("ours beats the better null")
+        < page.index("What was asked")
+        < page.index("How good is it?")
+    )
+    assert "Are they there at the right time?" in page and "Two training times cannot tell" not in page
+    assert any("Two training times cannot tell" in note for note in model.notes)
+    assert report.summary()["modality"].nunique() == 3 and report.plot(show=False) is not None
 
 
 def test_a_truncated_file_is_refused(waddington, file, tmp_path):

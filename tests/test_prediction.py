@@ -145,7 +145,7 @@ def _edit(folder, change):
         ("is damaged", lambda f: os.truncate(f / "model.json", 40)),
         ("incomplete or was edited", lambda f: _edit(f, lambda h: h.update(seed=7))),
         ("model format 99", lambda f: _edit(f, lambda h: h.update(format_version=99))),
-        ("not a Model", lambda f: _edit(f, lambda h: h.update(kind="TimeCourseModel"))),
+        ("a Forest, not a Model", lambda f: _edit(f, lambda h: h.update(kind="Forest"))),
     ],
 )
 def test_damaged_models_get_one_line(model, tmp_path, said, damage):

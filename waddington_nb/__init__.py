@@ -9,6 +9,7 @@ _HOME = {
     "DataError": "core",
     "Task": "tasks",
     "TimeCourseTask": "time_tasks",
+    "TimeCourseModel": "multiome",
     "check": "checks",
     "read": "measurements",
     "read_modalities": "measurements",
@@ -62,13 +63,15 @@ _HOME = {
     "reproduce": "paper",
     "audit": "audits",
 }
+# Verbs take time courses, too, which register themselves.
+_ALSO = {"fit": "multiome", "load_model": "multiome", "evaluate": "time_reports", "Report": "time_reports"}
 __all__ = ["__version__", *_HOME]
 
 
 def __getattr__(name: str):
     if name in _HOME:
-        if name == "fit":  # the verb also takes time courses, which register themselves
-            import_module(f"{__name__}.multiome")
+        if name in _ALSO:
+            import_module(f"{__name__}.{_ALSO[name]}")
         return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

@@ -12,7 +12,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -113,7 +113,7 @@ def save_folder(folder: str | Path, kind: str, header: dict, arrays: dict) -> Pa
     return folder
 
 # %% ../nbs/00_core.ipynb #corefol3
-def load_folder(folder: str | Path, kind: str | None = None) -> tuple[dict, dict]:
+def load_folder(folder: str | Path, kinds: Collection[str] | None = None) -> tuple[dict, dict]:
     "The header and the arrays of a saved model. Raises `DataError` if there is none, or it is damaged or of another version."
     folder = Path(folder)
     text = _model_text(folder)
@@ -129,8 +129,9 @@ def load_folder(folder: str | Path, kind: str | None = None) -> tuple[dict, dict
             f"{folder} has model format {version}, written by version {header.get('version')}; this version reads "
             f"format {FORMAT_VERSION}: fit the model again, or use the version that wrote it"
         )
-    if kind is not None and found != kind:
-        raise DataError(f"{folder} holds a {found}, not a {kind}; give the folder of a {kind}")
+    if kinds is not None and found not in kinds:
+        wanted = " or a ".join(kinds)
+        raise DataError(f"{folder} holds a {found}, not a {wanted}; give the folder of such a model")
     return header, _checked_arrays(folder / "model.safetensors", shapes, hashlib.sha256(text).hexdigest())
 
 # %% ../nbs/00_core.ipynb #corefol4

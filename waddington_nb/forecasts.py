@@ -8,6 +8,7 @@ __all__ = ['evidence_for', 'expected_scores', 'forecast_verdict', 'gene_table', 
 
 # %% ../nbs/30_forecasts.ipynb #fcastimp
 from collections.abc import Mapping, Sequence
+from functools import singledispatch
 
 import anndata as ad
 import matplotlib.pyplot as plt
@@ -57,6 +58,7 @@ def _answered(model: Model, question: str) -> str:
     return next((kind for kind in NEAREST[question] if kind in model.answers), question)
 
 # %% ../nbs/30_forecasts.ipynb #fcastve1
+@singledispatch
 def forecast_verdict(model: Model, cells: ad.AnnData) -> str:
     "What was predicted, by what, and how well left-out conditions were predicted in the same way; one sentence per kind of question."
     said = []
@@ -99,6 +101,7 @@ def _shown(evidence: pd.DataFrame) -> str:
     )
 
 # %% ../nbs/30_forecasts.ipynb #fcastge1
+@singledispatch
 def gene_table(model: Model, cells: ad.AnnData, level: float = 0.8) -> pd.DataFrame:
     "Predicted mean of every gene with its interval: group, perturbation, gene, control, predicted, low, high (means on the scale of X)."
     found = response_interval(model, cells, level)
@@ -136,8 +139,10 @@ def plot_gene_intervals(
 
 # %% ../nbs/30_forecasts.ipynb #fcastpa1
 def forecast_figures(genes: pd.DataFrame, most: int = 6) -> dict[str, bytes]:
-    "PNG pictures by name: the genes that change most, for the first `most` conditions."
+    "PNG pictures by name: the genes that change most, for the first `most` conditions; none without intervals."
     pictures = {}
+    if "low" not in genes:
+        return pictures
     for i, (_, part) in enumerate(genes.groupby(["group", "perturbation"], sort=False)):
         if i < most:
             ax = plot_gene_intervals(part, show=False)
@@ -146,6 +151,7 @@ def forecast_figures(genes: pd.DataFrame, most: int = 6) -> dict[str, bytes]:
     return pictures
 
 # %% ../nbs/30_forecasts.ipynb #fcastpa2
+@singledispatch
 def forecast_page(
     model: Model,
     cells: ad.AnnData,

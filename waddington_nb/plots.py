@@ -27,6 +27,8 @@ METHOD_NAMES = {
     "nearest_population": "nearest population",
     "linear_shift": "linear model",
     "transport_ridge": "transport ridge",
+    "nearest_time": "nearest measured time",
+    "transport": "transport, linear in time",
 }
 COLOURS = {"control": "#8c96a0", "real": "#e0812b", "predicted": "#2a6fbb", "policy": "#2a6fbb"}
 
@@ -146,11 +148,12 @@ def plot_scores(
     """Share of the gap between null and ceiling that each method closes; rows of `table` as `Report.summary` gives them.
 
     A score whose ceiling is no better than its null cannot tell methods apart on these cells, and is left out."""
-    shown = table.assign(closed=gap_closed(table).clip(-1, 1.2), what=table["metric"] + ", " + table["genes"])
+    score = table["score"] if "score" in table else table["metric"] + ", " + table["genes"]
+    shown = table.assign(closed=gap_closed(table).clip(-1, 1.2), score=score)
     shown = shown[shown["closed"].notna()]
-    rows = shown["what"].unique()
+    rows = shown["score"].unique()
     ax = plt.subplots(figsize=(6.4, 1.6 + 0.32 * len(rows)))[1] if ax is None else ax
-    _draw_methods(ax, shown.assign(row=pd.Index(rows).get_indexer(shown["what"])), highlight)
+    _draw_methods(ax, shown.assign(row=pd.Index(rows).get_indexer(shown["score"])), highlight)
     for x, name in [(0, "null"), (1, "ceiling")]:
         ax.axvline(x, color="0.3", lw=1, ls="--", zorder=0)
         ax.text(x, -0.7, name, ha="center", fontsize=8, color="0.3")
