@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 import torch
 from scipy import sparse
+from scipy.linalg import eigh
 from scipy.sparse.linalg import svds
 from scipy.special import gammaincinv, ndtri
 from scipy.stats import binom
@@ -155,8 +156,9 @@ def _principal_axes(centred: np.ndarray, n_latent: int) -> np.ndarray:
     "The leading principal axes, genes × n; signs are fixed so that the largest loading is positive."
     n, genes = centred.shape
     small = centred @ centred.T if n < genes else centred.T @ centred
-    values, vectors = np.linalg.eigh(small.astype(np.float64))
-    keep = np.argsort(-values)[:n_latent]
+    last = [max(0, len(small) - n_latent), len(small) - 1]
+    values, vectors = eigh(small.astype(np.float64), subset_by_index=last)
+    keep = np.argsort(-values)
     keep = keep[values[keep] > values.max() * 1e-10]
     axes = centred.T @ vectors[:, keep] if n < genes else vectors[:, keep]
     axes = axes / np.linalg.norm(axes, axis=0)
