@@ -53,9 +53,10 @@ def damaged(parts, name):
         parts["atac"] = parts["atac"][:, :0].copy()
     if name == "filled":
         parts["atac"].X = parts["atac"].X + 0.5
-    if name == "words":
-        parts["rna"].obs["hours"] = "early"
-    if name == "once":
+    if name in ("words", "once"):
+        for part in parts.values():
+            part.obs["hours"] = {"words": "early", "once": 1.0}[name]
+    if name == "disagree":
         parts["rna"].obs["hours"] = 1.0
     if name == "kind":
         parts["spatial"] = parts.pop("atac")
@@ -73,6 +74,7 @@ def damaged(parts, name):
         ("filled", "hardly any zeros"),
         ("words", "not finite numbers"),
         ("once", "one time only"),
+        ("disagree", "differs between modalities 'rna' and 'atac'"),
         ("kind", "no known kind"),
         ("nan", "NaN or infinite"),
     ],
@@ -98,7 +100,7 @@ def test_refused(parts, name, said):
         ),
         (["--modalities", "rna"], "needs --hold-out-time"),
         (["--pseudotime", "4"], "needs --hold-out-time"),
-        (["--hold-out-time", "soon"], "invalid float value"),
+        (["--hold-out-time", "soon"], "give a finite number"),
         (["--hold-out-time", "1", "--min-cells", "31"], "30 cells of 'all' at hours 0, 31 needed"),
     ],
 )
@@ -232,7 +234,7 @@ def test_the_command_writes_everything(waddington, file, tmp_path):
     page = (out / "report.html").read_text()
     assert "cells rna 1" in page and "cells atac 1" in page and page.count("<img") == 7
     assert "Genes and the chromatin near them" in page and (out / "figures" / "chromatin_1.png").is_file()
-    assert json.loads((out / "config.json").read_text())["hold_out_time"] == [1.0]
+    assert json.loads((out / "config.json").read_text())["hold_out_time"] == ["1"]
     before = (out / "predicted.h5mu").read_bytes()
     assert waddington(*options, "--resume")[0] == 0 and (out / "predicted.h5mu").read_bytes() == before
 
