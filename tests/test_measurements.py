@@ -81,7 +81,7 @@ def test_notes_of_the_base_in_any_form(noted):
         t = task(np.log1p(normal(counts.X)) / np.log(base), uns={"log1p": noted})
         assert np.abs(t.x - right).max() < 1e-4
         wrong = {np.e: {2}, 2.0: {None}}[base]
-        if noted != {"base": "ten"}:
+        if "ten" not in str(noted):
             told = any("the values are followed" in note for note in t.notes)
             assert told == (noted_base({"log1p": noted}) in wrong)
 

@@ -100,7 +100,7 @@ def test_refused(parts, name, said):
         ),
         (["--modalities", "rna"], "needs --hold-out-time"),
         (["--pseudotime", "4"], "needs --hold-out-time"),
-        (["--hold-out-time", "soon"], "give a finite number"),
+        (["--hold-out-time", "soon"], "is 'soon'; give a finite number"),
         (["--hold-out-time", "1", "--min-cells", "31"], "30 cells of 'all' at hours 0, 31 needed"),
     ],
 )

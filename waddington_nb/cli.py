@@ -59,6 +59,14 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _time(text: str) -> float | str:
+    "A time: a number, or a text such as 6h."
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
 def _seed(text: str) -> int:
     "A whole number that every generator takes."
     if not text.isdecimal() or int(text) >= 2**32:
@@ -124,6 +132,7 @@ def add_time_options(parser: argparse.ArgumentParser) -> None:
     add("--time-key", metavar="T", help="numeric column of obs that orders the cells")
     add(
         "--hold-out-time",
+        type=_time,
         nargs="+",
         metavar="V",
         help="times whose cells are the truth, as 6 or 6h; the others are learned from",

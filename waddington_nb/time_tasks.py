@@ -264,13 +264,15 @@ def _columns(
     parts: Mapping[str, ad.AnnData], keys: Mapping[str, str], names: np.ndarray
 ) -> tuple[pd.DataFrame, list]:
     "The columns `keys` (what they are for → name) of the cells `names`, and notes. Raises `DataError`."
-    found, notes = {}, []
+    found, notes, time_key = {}, [], keys["time_key"]
+    first = next((part.obs for part in parts.values() if time_key in part.obs), pd.DataFrame())
+    _require_times(first.dropna(subset=first.columns.intersection([time_key])), time_key)
     for what, key in keys.items():
         column, said = shared_column(key, None, {name: part.obs for name, part in parts.items()})
         if column is None:
             require_key(next(iter(parts.values())).obs, key, what)
         found[key], notes = column.reindex(names), notes + said
-    _require_times(pd.DataFrame(found), keys["time_key"])
+    _require_times(pd.DataFrame(found), time_key)
     shared = dict.fromkeys(note for part in parts.values() for note in part.uns.get("waddington_notes", []))
     return pd.DataFrame(found, index=names), [
         n for n in shared if any(repr(k) in n for k in keys.values())
