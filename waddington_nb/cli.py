@@ -530,7 +530,7 @@ def _ask_perturbations(model, options: argparse.Namespace) -> tuple[ad.AnnData, 
         raise DataError("say what is done to the new cells: --perturbation P")
     if options.time:
         raise DataError("--time is for a model of times, and this is a model of perturbations; leave it out")
-    new, control = read(options.data), None if options.control is None else options.control[0]
+    new, control = read(options.data), None if options.control is None else control_of(options)
     keys = {"group_key": options.group_key, "perturbation_key": options.perturbation_key, "control": control}
     cells, notes = model.predict(new, options.perturbation, **keys), []
     if options.perturbation_key is None:

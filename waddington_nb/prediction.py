@@ -31,7 +31,7 @@ from waddington_nb.coefficients import (
     recounted,
 )
 from .core import DataError, close_names, load_folder, save_folder, single_thread
-from .labels import Components, dose_of
+from .labels import Components, dose_of, find_controls, require_key
 from .measurements import check_values, log_base, log_normalise
 from .policies import Policy
 from .priors import PerturbationKernel, Similarity, loadings, read_prior
@@ -147,7 +147,7 @@ def match_cells(
     *,
     group_key: str | None = None,  # the column of obs with their groups; all one group by default
     perturbation_key: str | None = None,  # with `control`: which of the cells are controls; all by default
-    control: str | None = None,
+    control: str | Sequence[str] | None = None,  # labels or patterns
 ) -> NewCells:
     "New control cells on the genes and scale of a model. Raises `DataError` for too few genes in common or another scale."
     cells = cells[canonical_order(cells.obs_names)]
@@ -157,23 +157,15 @@ def match_cells(
         )
     chosen = np.full(cells.n_obs, True)
     if perturbation_key is not None:
-        chosen = _column(cells, perturbation_key, "perturbation_key") == control
-        if not chosen.any():
-            raise DataError(
-                f"control {control!r} is not in obs[{perturbation_key!r}] of the new cells; give its label there"
-            )
-    group = np.full(cells.n_obs, "new cells") if group_key is None else _column(cells, group_key, "group_key")
+        done = require_key(cells.obs, perturbation_key, "perturbation_key")
+        where = f"obs[{perturbation_key!r}] of the new cells"
+        chosen = np.isin(done, find_controls(control, np.unique(done).tolist(), where=where)[1])
+    group = np.full(cells.n_obs, "new cells")
+    group = group if group_key is None else require_key(cells.obs, group_key, "group_key")
     x, lacking = _on_scale(cells[chosen], schema, filler)
     return NewCells(cells.obs_names[chosen].to_numpy(str), group[chosen], x, lacking)
 
 # %% ../nbs/24_prediction.ipynb #prematc2
-def _column(cells: ad.AnnData, key: str, what: str) -> np.ndarray:
-    "The labels of a column of obs, as text."
-    if key not in cells.obs:
-        raise DataError(f"{what} {key!r} is not a column of obs; {close_names(key, cells.obs.columns)}")
-    return cells.obs[key].astype(str).str.strip().to_numpy(str)
-
-
 def _on_scale(cells: ad.AnnData, schema: Schema, filler: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     "Expression on the model's genes and scale, and the mask of genes that are lacking."
     row = {gene: i for i, gene in enumerate(cells.var_names)}
