@@ -342,3 +342,19 @@ def test_scanpy_files_need_nothing_said():
     sc.pp.normalize_total(usual, target_sum=1e4)
     sc.pp.log1p(usual)
     assert np.allclose(Task(usual, "p").x, task(counts.X).x, atol=1e-4) and not Task(usual, "p").notes
+
+
+def test_predictions_of_signed_measurements_stay_on_their_scale():
+    "Mass cytometry with values around minus one, where x / (1 + x) has no bound: 99.9 was the energy distance once."
+    from conftest import made_up
+
+    from waddington_nb import fit
+    from waddington_nb.metrics import energy_distance
+
+    signed = made_up()
+    signed.X = np.arcsinh((signed.X - 3) / 2).astype("float32")
+    t = Task(signed, group_key="cell_type", hold_out_group="NK", x_kind="continuous")
+    predicted = fit(t, stages=[], n_latent=5).predict(t).X
+    real, start = t.x[t.is_truth], t.x[t.is_start]
+    assert np.abs(predicted).max() < 2 * np.abs(t.x).max()
+    assert energy_distance(predicted, real) < 0.8 * energy_distance(start, real)

@@ -175,7 +175,7 @@ def response_terms(conditions: Sequence[ConditionSummary], start: GeneMeans) -> 
     change = np.array([condition.perturbed.mean for condition in conditions]) - level[:k]
     error = np.array([condition.perturbed.error for condition in conditions]) + level_error[:k]
     q = np.maximum(change.var(axis=0) - error.mean(axis=0), 0) + LEAST
-    room = level / (1 + level)
+    room = level / (1 + np.abs(level))  # continuous measurements may be negative
     room = (room - room[:k].mean(axis=0)).T
     baseline = SLOPE**2 * room[:, :, None] * room[:, None, :]
     related = group_covariance(level, level_error) + ALONE * np.eye(k + 1)
