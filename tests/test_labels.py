@@ -366,3 +366,12 @@ def test_genes_of_perturbations_to_ask_about_are_kept():
     assert "GENE50" not in task(PAIRS, n_genes=5).genes
     t = task(PAIRS, n_genes=5, keep_genes=["GENE50"])
     assert "GENE50" in t.genes and t.genes[t.targets["GENE50"]] == "GENE50"
+
+
+def test_a_leaderboard_takes_either_spelling():
+    from waddington_nb import leaderboard
+
+    tables = [
+        leaderboard(PAIRS, {}, over="perturbation", perturbation_key="p", units=[u]) for u in ("A+B", "B+A")
+    ]
+    assert tables[0].equals(tables[1])

@@ -173,6 +173,16 @@ def _asked_units(asked: Sequence[str] | None, found: list[str], aside: list[str]
             raise DataError(f"{name!r} cannot be held out; {close_names(name, found)}")
     return list(asked or found)
 
+# %% ../nbs/32_leaderboards.ipynb #612baea1
+def _spelled(
+    asked: Sequence[str] | None, adata: ad.AnnData, over: str, *, min_cells: int = 10, **keys
+) -> list[str] | None:
+    "Units as the labels are spelled, with their components in order."
+    if asked is None or over == "group":
+        return asked
+    _, cells = _arms(adata, over, min_cells=min_cells, **keys)
+    return [cells.components.canonical(name) for name in asked]
+
 # %% ../nbs/32_leaderboards.ipynb #b4d30b5b
 def _unit_scores(task: Task, predictions: Mapping[tuple[str, int], ad.AnnData], unit: str) -> pd.DataFrame:
     "Rows of a leaderboard for one held-out unit."
@@ -199,7 +209,8 @@ def leaderboard(
     _check_contest(methods, seeds)
     adata = read(data) if isinstance(data, str | Path) else data
     found, aside = _find_units(adata, over, **keys)
-    units, methods, tables, refused = _asked_units(units, found, aside), _NULLS | dict(methods), [], {}
+    units = _asked_units(_spelled(units, adata, over, **keys), found, aside)
+    methods, tables, refused = _NULLS | dict(methods), [], {}
     runs = sum(len(seeds) if _takes_seed(method) else 1 for method in methods.values())
     with tqdm(total=runs * len(units), disable=not progress, unit="run") as bar:
         for unit in units:
