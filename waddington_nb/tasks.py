@@ -356,6 +356,13 @@ def canonical_order(names: Iterable[str]) -> np.ndarray:
     keys = [[int(p) if i % 2 else p for i, p in enumerate(own)] for own in parts]
     return np.array(sorted(range(len(keys)), key=keys.__getitem__), int)
 
+# %% ../nbs/03_tasks.ipynb #10035d06
+def _in_order(adata: ad.AnnData) -> ad.AnnData:
+    "The X, obs, var and uns of cells, rows and columns in the order of their names."
+    rows, columns = canonical_order(adata.obs_names), canonical_order(adata.var_names)
+    X = adata.X[rows][:, columns]
+    return ad.AnnData(X, obs=adata.obs.iloc[rows], var=adata.var.iloc[columns], uns=adata.uns)
+
 # %% ../nbs/03_tasks.ipynb #05be41f8
 def open_cells(data: ad.AnnData | str | Path, q: Question) -> Measured:
     "The cells of an AnnData or a file. Raises `DataError` for what is no AnnData, or has names twice."
@@ -372,7 +379,7 @@ def open_cells(data: ad.AnnData | str | Path, q: Question) -> Measured:
     genes, notes = gene_features(adata.var)
     adata = adata if genes.all() else adata[:, genes]
     _require_unique(adata.var_names, "var")
-    adata = adata[canonical_order(adata.obs_names), canonical_order(adata.var_names)]
+    adata = _in_order(adata)
     symbols, said = gene_symbols(adata.var, possible_parts(np.unique(names).tolist()))
     return Measured(adata, symbols, elsewhere, [*adata.uns.get("waddington_notes", []), *notes, *said])
 
