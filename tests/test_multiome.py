@@ -460,3 +460,13 @@ def test_one_arm_by_labels_of_one_modality(tmp_path, parts):
         arm_task(path, "dxe")
     with pytest.raises(wd.DataError, match="control 'ctrl' is not in .* did you mean 'control'"):
         arm_task(path, "dex", "ctrl")
+
+
+def test_a_third_of_an_hour_is_scored(parts):
+    "A time that no decimal number holds, and cells by seed."
+    for part in parts.values():
+        part.obs["hours"] = part.obs["hours"] / 3
+    task = TimeCourseTask(parts, "hours", 1 / 3)
+    cells = wd.fit(task, [], n_latent=4).predict(task)
+    table = wd.evaluate(task, {"ours": {np.int64(3): cells, 4: cells}}).table
+    assert set(table["seed"]) == {3, 4} and len(table) and table["value"].notna().all()

@@ -87,13 +87,22 @@ def _labelled(task: TimeCourseTask, part: ad.AnnData, name: str) -> ad.AnnData:
         if key not in obs:
             raise DataError(f"{name} lacks obs {key!r}; give source_cell, perturbation (the time) and arm")
     obs = obs.assign(arm=labels(obs["arm"]), source_cell=labels(obs["source_cell"]))
-    obs["time"] = pd.to_numeric(obs["perturbation"].astype(str), errors="coerce")
+    obs["time"] = _measured(
+        task, pd.to_numeric(obs["perturbation"].astype(str), errors="coerce").to_numpy(float)
+    )
     for arm, time in obs[["arm", "time"]].drop_duplicates().itertuples(index=False):
         if arm not in task.arms or time not in task.held_out:
             raise DataError(
                 f"{name} has cells of {arm!r} at {time:g}, which is not held out; leave them out of it"
             )
     return ad.AnnData(part.X, obs=obs, var=part.var, obsm=dict(part.obsm), layers=dict(part.layers))
+
+# %% ../nbs/36_time_reports.ipynb #ffb23bc9
+def _measured(task: TimeCourseTask, times: np.ndarray) -> np.ndarray:
+    "Times (cells,), each as the held-out time that it stands for; others as they are."
+    for held in task.held_out:
+        times = np.where(np.isclose(times, held, rtol=1e-6, atol=0), held, times)
+    return times
 
 # %% ../nbs/36_time_reports.ipynb #2f9817bf
 def _checked(task: TimeCourseTask, cells, name: str) -> dict[str, ad.AnnData]:
@@ -124,7 +133,9 @@ def _by_name(task: TimeCourseTask, predictions) -> dict[str, dict[int, dict[str,
         raise DataError("give predicted cells, {name: cells}, or {name: {seed: cells}}")
     found, known = {}, {}
     for name, cells in predictions.items():
-        seeds = isinstance(cells, Mapping) and all(isinstance(key, int) for key in cells)
+        seeds = (
+            isinstance(cells, Mapping) and len(cells) and all(isinstance(k, int | np.integer) for k in cells)
+        )
         for seed, one in (cells if seeds else {0: cells}).items():
             known.setdefault(id(one), _checked(task, one, f"prediction {name!r}"))
             found.setdefault(name, {})[seed] = known[id(one)]  # the same cells stay the same object
