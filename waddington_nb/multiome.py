@@ -30,7 +30,7 @@ from scipy import sparse
 from scipy.spatial.distance import cdist
 from scipy.stats import beta
 
-from .coefficients import POLICY_WEIGHTS, choose_policy_weight
+from .coefficients import POLICY_WEIGHTS, Recipe, choose_policy_weight
 from .core import DataError, atomic_path, close_names, load_folder, save_folder, single_thread
 from .labels import require_key
 from .measurements import modality_kind
@@ -697,8 +697,8 @@ def _fit_time_course(
     joint, left_out = states_of(task.is_train), left_out_times(task, states_of)
     dynamics = choose_dynamics(left_out, np.ptp(task.times))
     steps = _transitions(task, joint.encode(x), dynamics.field, blocks_of(joint))
-    learned = _Recipe(stages, seed, schedule, init, n_envs, device)
-    guide, history = _learn(steps, horizon, learned, options)
+    learned = Recipe(stages, schedule, init, seed, device)
+    guide, history = _learn(steps, horizon, learned, {"n_envs": n_envs, **options})
     notes = (
         *task.notes,
         *_dynamics_notes(dynamics, bool(left_out)),
@@ -712,27 +712,14 @@ def _fit_time_course(
         history, notes, seed,
     )  # fmt: skip
 
-# %% ../nbs/31_multiome.ipynb #738733a2
-class _Recipe(NamedTuple):
-    "How the policy is trained."
-
-    stages: Sequence[Stage]
-    seed: int
-    schedule: str
-    init: str
-    n_envs: int
-    device: str
-
 # %% ../nbs/31_multiome.ipynb #faee03d2
-def _learn(steps, horizon: int, how: _Recipe, options: Mapping) -> tuple[FieldPolicy, pd.DataFrame]:
+def _learn(steps, horizon: int, how: Recipe, options: Mapping) -> tuple[FieldPolicy, pd.DataFrame]:
     "A policy trained in the world of the transitions, as far as it is worth following, and the history."
     world = time_world(steps, horizon, how.device)
     agent = Agent(world.observation_size, world.action_size, how.seed, log_std=-2.0, device=how.device)
     if how.init == "pretrained":
         clone_suggestion(agent.policy)
-    history = train(
-        world, agent, how.stages, how.schedule, seed=how.seed, gamma=1.0, n_envs=how.n_envs, **options
-    )
+    history = train(world, agent, how.stages, how.schedule, seed=how.seed, gamma=1.0, **options)
     guide = FieldPolicy(agent.policy, world.max_step.cpu().numpy(), world.size, horizon)
     if how.init == "pretrained":
         weight = best_policy_weight(guide, steps) if how.stages else 0.0
@@ -809,7 +796,7 @@ def _size_notes(task: TimeCourseTask) -> list[str]:
     ]
 
 # %% ../nbs/31_multiome.ipynb #0263ff32
-def _policy_note(guide: FieldPolicy, how: _Recipe) -> str:
+def _policy_note(guide: FieldPolicy, how: Recipe) -> str:
     "What training added."
     if not how.stages:
         return "No policy was trained: cells follow optimal transport alone."
