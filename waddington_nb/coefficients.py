@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['PRIOR', 'STRONGEST', 'PULLS', 'SCALES', 'POLICY_WEIGHTS', 'FOLDS', 'prior_coefficients', 'Equations', 'equations',
-           'pulled_coefficients', 'choose_pull', 'CoefficientPolicy', 'context', 'scaled_distances', 'choose_scale',
-           'counted_for', 'Suggestion', 'suggestion', 'suggested', 'coefficient_world', 'Recipe', 'trained',
-           'choose_policy_weight', 'folds_of', 'HeldOutCoefficients', 'held_out_coefficients', 'evidence_table',
-           'recounted', 'improvement', 'choose_fallback', 'Residuals', 'left_out_residuals', 'Answer', 'fit_answer']
+           'pulled_coefficients', 'surely_best', 'choose_pull', 'CoefficientPolicy', 'context', 'scaled_distances',
+           'choose_scale', 'counted_for', 'Suggestion', 'suggestion', 'suggested', 'coefficient_world', 'Recipe',
+           'trained', 'folds_of', 'HeldOutCoefficients', 'held_out_coefficients', 'evidence_table', 'recounted',
+           'improvement', 'choose_fallback', 'Residuals', 'left_out_residuals', 'Answer', 'fit_answer']
 
 # %% ../nbs/23_coefficients.ipynb #coefimpo
 from collections.abc import Sequence
@@ -88,24 +88,27 @@ def pulled_coefficients(sums: Equations, prior: np.ndarray, pull: float) -> np.n
     pulling = pull * np.diag(square.diagonal()) + 1e-9 * np.eye(SHARED)
     return np.append(start + np.linalg.solve(square + pulling, product - square @ start), prior[SHARED:])
 
+# %% ../nbs/23_coefficients.ipynb #coefsure
+def surely_best(errors: np.ndarray, default: int) -> int:
+    "Of the options (errors: units × options) that are surely better than the default, and of this, the one with the least mean error."
+    n = len(errors)
+    if n < 3:
+        return default
+    gain = errors[:, [default]] - errors
+    sure = gain.mean(axis=0) > student_t.ppf(0.95, n - 1) * gain.std(axis=0, ddof=1) / n**0.5
+    return min([default, *np.flatnonzero(sure)], key=lambda k: errors[:, k].mean())
+
 # %% ../nbs/23_coefficients.ipynb #63942d3b
 def choose_pull(sums: Equations, units: Sequence[str], prior: np.ndarray) -> float:
     "The pull that serves left-out units surely better than the plain average; infinite where none does, or with fewer than 3 units."
     names = list(dict.fromkeys(units))
-    if len(names) < 3:
-        return np.inf
     of, error = np.array(units), np.zeros((len(names), len(PULLS)))
     for u, name in enumerate(names):
         own, rest = np.flatnonzero(of == name), np.flatnonzero(of != name)
         for k, pull in enumerate(PULLS):
             c = pulled_coefficients(sums.part(rest), prior, pull)[:SHARED]
             error[u, k] = sums.part(own).squared_error(c).mean()
-    gain = error[:, -1:] - error
-    sure = (
-        gain.mean(axis=0) > student_t.ppf(0.95, len(names) - 1) * gain.std(axis=0, ddof=1) / len(names) ** 0.5
-    )
-    options = [*np.flatnonzero(sure[:-1]), len(PULLS) - 1]
-    return PULLS[min(options, key=lambda k: error[:, k].mean())]
+    return PULLS[surely_best(error, len(PULLS) - 1)]
 
 # %% ../nbs/23_coefficients.ipynb #coefpoly
 @dataclass(frozen=True)
@@ -296,13 +299,6 @@ def trained(
 # %% ../nbs/23_coefficients.ipynb #0cbe3a6f
 POLICY_WEIGHTS, FOLDS = (0.0, 0.25, 0.5, 1.0), 3
 
-
-def choose_policy_weight(errors: np.ndarray, margin: float = 1.0) -> float:
-    "The weight with the smallest mean error (errors: weights × units); 0 unless that is below `margin` times the error at 0."
-    mean = np.mean(errors, axis=1)
-    best = int(mean.argmin())
-    return POLICY_WEIGHTS[best] if mean[best] < margin * mean[0] else 0.0
-
 # %% ../nbs/23_coefficients.ipynb #e3folds0
 def folds_of(units: Sequence[str]) -> list[np.ndarray]:
     "Masks over conditions, up to `FOLDS`; conditions of one unit stay together. Empty if there is one unit."
@@ -489,7 +485,9 @@ def fit_answer(
     held = held_out_coefficients(learned, left_out, recipe if not unlearnable else recipe._replace(stages=[]))
     weight = 0.0 if unlearnable else 1.0
     if held is not None and recipe.stages and recipe.init == "pretrained" and not unlearnable:
-        weight = choose_policy_weight(held.errors)
+        units = [one.unit for one in left_out]
+        of_units = pd.DataFrame(held.errors.T).groupby(units).mean().to_numpy()
+        weight = POLICY_WEIGHTS[surely_best(of_units, 0)]
     evidence = pd.DataFrame()
     if held is not None:
         found = [by_weight.get(weight, by_weight[0.0]) for by_weight in held.by_weight]

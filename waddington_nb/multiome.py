@@ -30,7 +30,7 @@ from scipy import sparse
 from scipy.spatial.distance import cdist
 from scipy.stats import beta
 
-from .coefficients import POLICY_WEIGHTS, Recipe, choose_policy_weight
+from .coefficients import POLICY_WEIGHTS, Recipe
 from .core import DataError, atomic_path, close_names, load_folder, save_folder, single_thread
 from .labels import require_key
 from .measurements import modality_kind
@@ -390,7 +390,9 @@ def best_policy_weight(guide: FieldPolicy, steps: Sequence[Transition]) -> float
             for s, told in zip(steps, _contexts(steps), strict=True)
         ]
         errors.append([energy_distance(end, s.real) for end, s in zip(ends, steps, strict=True)])
-    return choose_policy_weight(np.array(errors), WORTH)
+    mean = np.mean(errors, axis=1)
+    best = int(mean.argmin())
+    return POLICY_WEIGHTS[best] if mean[best] < WORTH * mean[0] else 0.0
 
 # %% ../nbs/31_multiome.ipynb #56579047
 _SPACES: WeakKeyDictionary[TimeCourseTask, Joint] = WeakKeyDictionary()
