@@ -57,7 +57,7 @@ def _known(task: Task, perturbation: str) -> tuple[str | None, ...]:
         None,
     )
 
-
+# %% ../nbs/25_baselines.ipynb #2d889c5b
 def _mean_change(task: Task, perturbation: str) -> np.ndarray:
     "Mean over training conditions of the change of mean expression, summed over measured components; of all where nothing is known."
     mean = lambda rows: task.x[rows].mean(axis=0)

@@ -58,7 +58,7 @@ def _count(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)
 
-
+# %% ../nbs/37_cli.ipynb #afedd1a5
 def _time(text: str) -> float | str:
     "A time: a number, or a text such as 6h."
     try:
@@ -66,7 +66,7 @@ def _time(text: str) -> float | str:
     except ValueError:
         return text
 
-
+# %% ../nbs/37_cli.ipynb #1603bae8
 def _seed(text: str) -> int:
     "A whole number that every generator takes."
     if not text.isdecimal() or int(text) >= 2**32:
@@ -282,12 +282,12 @@ def task_of(options: argparse.Namespace, **held) -> Task:
         layer=options.layer, join_guides=options.join_guides, n_genes=options.genes, x_kind=options.x_kind, min_cells=options.min_cells, **held,
     )  # fmt: skip
 
-
+# %% ../nbs/37_cli.ipynb #7f89a972
 def control_of(options: argparse.Namespace) -> str | list[str]:
     "The label of untreated cells, or the several labels and patterns."
     return options.control if len(options.control) > 1 else options.control[0]
 
-
+# %% ../nbs/37_cli.ipynb #b8dcad73
 def say(task) -> None:
     "Print the task and its notes, each once; many of one kind are counted."
     print(task)
@@ -307,14 +307,14 @@ def fit_options(options: argparse.Namespace, what: dict, device: str) -> dict:
         "init": options.init, "device": device, "checkpoint": options.out / CHECKPOINT, "identity": what, "progress": True,
     }  # fmt: skip
 
-
+# %% ../nbs/37_cli.ipynb #a5fc39bf
 def settings_of(what: dict, data: str) -> dict:
     "What was asked, for the page."
     return {"data": data} | {
         k: v for k, v in what.items() if k not in ("cells", "version") and v not in (None, [])
     }
 
-
+# %% ../nbs/37_cli.ipynb #a906e82a
 def config_bytes(what: dict, data: str) -> bytes:
     "config.json."
     return (json.dumps({"data": data} | what, indent=2, default=str) + "\n").encode()
@@ -364,7 +364,7 @@ def _priors(task: Task, options: argparse.Namespace) -> list[str]:
         )
     return files
 
-
+# %% ../nbs/37_cli.ipynb #e119ed66
 def _pictures(pictures: dict[str, bytes]) -> dict[str, bytes]:
     "Files of the pictures."
     return {f"figures/{name}.png": data for name, data in pictures.items()}
@@ -382,7 +382,7 @@ def policy_bytes(model) -> bytes:
     named = {prefix[q] + k: v for q, p in policies.items() for k, v in p.state_dict().items()}
     return save({name: v.detach().cpu().contiguous() for name, v in named.items()})
 
-
+# %% ../nbs/37_cli.ipynb #c7829fff
 def answered(model, cells: ad.AnnData) -> str:
     "A sentence where cells stay, or the mean shift is predicted, since left-out conditions show no skill; else ''."
     asked, said = cells.uns["waddington_questions"], []
@@ -437,7 +437,7 @@ def predict(options: argparse.Namespace) -> None:
     "`waddington predict`."
     print(predict_new(options) if options.model is not None else predict_missing(options))
 
-
+# %% ../nbs/37_cli.ipynb #0874cfaa
 def predict_missing(options: argparse.Namespace) -> Path:
     "Fit on all cells, predict the missing conditions, and write them with evidence; returns the path of the report."
     from waddington_nb.prediction import fit, predict_requests, task_requests
@@ -478,7 +478,7 @@ def grid_text(task: Task, requests: Sequence, most: int = 30) -> str:
     measured = lambda g, p: "predict" if (g, p) in asked else str(len(task.cells(g, p)))
     return pd.DataFrame([[measured(g, p) for p in names] for g in groups], groups, names).to_string()
 
-
+# %% ../nbs/37_cli.ipynb #aa10b988
 def write_forecast(options: argparse.Namespace, what: dict, model, cells, *, keep: bool) -> None:
     "Write predicted cells, genes, evidence, page and, if `keep`, the model."
     from waddington_nb.forecasts import forecast_figures
@@ -671,7 +671,7 @@ def _time_page(report, model, cells: dict, positions, settings: dict) -> dict[st
     page = report_page(report, pictures, settings=settings, notes=model.notes, extra=extra)
     return _pictures(pictures) | {"report.html": page.encode()}
 
-
+# %% ../nbs/37_cli.ipynb #44f8854f
 def _predicted_file(cells) -> dict[str, object]:
     "Predicted cells under the name of their file: `.h5mu` where there are several modalities."
     if isinstance(cells, ad.AnnData):
@@ -688,7 +688,7 @@ def _positions(options: argparse.Namespace):
 
     return gene_positions(options.gene_positions)
 
-
+# %% ../nbs/37_cli.ipynb #e8935b49
 def _check_positions(task: TimeCourseTask, positions) -> None:
     "Refuse gene positions that fit no gene and peak of the task, before anything is computed."
     if positions is None:

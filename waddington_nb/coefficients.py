@@ -284,7 +284,7 @@ class Recipe(NamedTuple):
     seed: int = 0
     device: str = "cpu"
 
-
+# %% ../nbs/23_coefficients.ipynb #4f8e9a46
 def trained(
     guide: CoefficientPolicy, left_out: Sequence[LeftOutCondition], recipe: Recipe, **options
 ) -> tuple[CoefficientPolicy, pd.DataFrame]:
@@ -313,7 +313,7 @@ class HeldOutCoefficients(NamedTuple):
     by_weight: list[dict[float, np.ndarray]]  # one per condition
     errors: np.ndarray  # weights × conditions, latent energy distance in units of that of cells left alone
 
-
+# %% ../nbs/23_coefficients.ipynb #159acb5e
 def held_out_coefficients(
     learned: Suggestion, left_out: Sequence[LeftOutCondition], recipe: Recipe
 ) -> HeldOutCoefficients | None:
@@ -417,7 +417,7 @@ def improvement(evidence: pd.DataFrame, over: str) -> dict[str, float]:
         found[metric] = float(gain.groupby(part["unit"]).mean().mean())
     return found
 
-
+# %% ../nbs/23_coefficients.ipynb #8ab14b11
 def choose_fallback(evidence: pd.DataFrame | None) -> str:
     "'no_change' or 'mean_shift' where left-out conditions show no skill beyond it in either score; else 'model'."
     if evidence is None or evidence.empty:
@@ -436,7 +436,7 @@ class Residuals(NamedTuple):
     response: np.ndarray  # predicted
     unit: np.ndarray  # (conditions,), number of the unit
 
-
+# %% ../nbs/23_coefficients.ipynb #ef66cadf
 def left_out_residuals(
     learned: Suggestion, counted: Sequence[LeftOutCondition], fallback: str = "model"
 ) -> Residuals:

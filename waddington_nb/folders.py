@@ -72,7 +72,7 @@ def identity(cells: str, options: argparse.Namespace, device: str) -> dict:
         asked["prior"] = [f"{Path(file).name} {file_digest(file)}" for file in asked["prior"]]
     return {"version": __version__, **asked, "device": device, "cells": cells}
 
-
+# %% ../nbs/35_folders.ipynb #322e4332
 def file_digest(file: str | Path) -> str:
     "The first sixteen digits of the SHA-256 of a file. Raises `DataError`."
     try:
@@ -153,7 +153,7 @@ def locked(out: Path) -> Iterator[None]:
     finally:
         lock.unlink(missing_ok=True)
 
-
+# %% ../nbs/35_folders.ipynb #1a5e1a97
 def _alive(number: str) -> bool:
     "Whether a process other than this one runs under that number."
     if not number.isdecimal() or int(number) == os.getpid():
@@ -177,7 +177,7 @@ def csv_bytes(table: pd.DataFrame) -> bytes:
         safe[column] = safe[column].where(~text.str.match(r"[=+\-@\t\r]"), "'" + text)
     return safe.to_csv(index=False, float_format="%.10g").encode()
 
-
+# %% ../nbs/35_folders.ipynb #2d25a07b
 def _plain_kind(kind) -> str:
     "The numpy kind of a column's type; texts and categories are objects."
     return str(kind) if isinstance(kind, np.dtype) else "object"

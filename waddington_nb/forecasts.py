@@ -41,7 +41,7 @@ def evidence_for(model: Model, cells: ad.AnnData) -> pd.DataFrame:
     found = model.evidence
     return found if found.empty else found[found["question"].isin(used)]
 
-
+# %% ../nbs/30_forecasts.ipynb #3036fdf8
 def expected_scores(model: Model, cells: ad.AnnData) -> pd.DataFrame:
     "Mean scores over left-out training units: question, metric, genes, units, value, null, ceiling, no_change, mean_shift."
     rows, keys = evidence_for(model, cells), ["question", "metric", "genes"]
@@ -220,7 +220,7 @@ def _genes_note(genes: pd.DataFrame) -> str:
         f"is {sure:.0%}. The page lists up to 3000 rows, those that change most; genes.csv in the folder has all."
     )
 
-
+# %% ../nbs/30_forecasts.ipynb #7cb23cb0
 def _strongest(genes: pd.DataFrame, rows: int = 3000) -> pd.DataFrame:
     "The rows that change most, condition by condition."
     conditions = max(genes.groupby(["group", "perturbation"]).ngroups, 1)

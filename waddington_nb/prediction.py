@@ -69,7 +69,7 @@ class PredictedCells(NamedTuple):
     start: np.ndarray
     x: np.ndarray
 
-
+# %% ../nbs/24_prediction.ipynb #923e0413
 def assemble(
     parts: Sequence[PredictedCells], genes: Sequence[str], *, perturbation_key: str, group_key: str | None
 ) -> ad.AnnData:
@@ -122,7 +122,7 @@ class Schema:
     measured: tuple[tuple[str, str], ...]  # (group, perturbation)
     components: Components
 
-
+# %% ../nbs/24_prediction.ipynb #c2f9edb1
 def schema_of(task: Task) -> Schema:
     "The schema of a task."
     return Schema(
@@ -139,7 +139,7 @@ class NewCells(NamedTuple):
     x: np.ndarray  # cells × genes
     lacking: np.ndarray
 
-
+# %% ../nbs/24_prediction.ipynb #49c943eb
 def match_cells(
     cells: ad.AnnData,
     schema: Schema,
@@ -253,7 +253,7 @@ class Request(NamedTuple):
 
 MAX_GRID_BYTES = 4e9  # of predicted expression
 
-
+# %% ../nbs/24_prediction.ipynb #0845e01f
 def task_requests(
     task: Task,
     perturbations: Sequence[str] | None = None,  # measured or not; all that were measured by default
@@ -274,7 +274,7 @@ def task_requests(
         )
     return [Request(group, name, task.names[rows], task.x[rows]) for group, name, rows in asked]
 
-
+# %% ../nbs/24_prediction.ipynb #dd7771fb
 def new_requests(model: Model, new: NewCells, perturbations: Sequence[str]) -> list[Request]:
     "Every perturbation for every group of new control cells. Raises `DataError` for perturbations of which nothing is known."
     if not perturbations:
@@ -405,7 +405,7 @@ def predict_requests(model: Model, requests: Sequence[Request], group_key: str |
         cells.layers["counts"] = _molecules(cells.X, cells.layers["control"])
     return cells
 
-
+# %% ../nbs/24_prediction.ipynb #dfaea357
 def asked_conditions(cells: ad.AnnData) -> Iterator[tuple[pd.Series, np.ndarray]]:
     "Every condition of predicted cells: its row of `uns['waddington_questions']`, and the mask of its cells."
     key = cells.uns["waddington_group_key"]
@@ -470,7 +470,7 @@ def fit(task, *arguments, **options):
         f"fit needs a Task or a TimeCourseTask, not {type(task).__name__}; make one with wd.Task(...)"
     )
 
-
+# %% ../nbs/24_prediction.ipynb #7b5a5307
 @fit.register
 @single_thread()
 def _fit_task(
@@ -539,7 +539,7 @@ def _pack_conditions(conditions: Sequence[ConditionSummary]) -> dict[str, np.nda
         for what in Moments._fields
     }
 
-
+# %% ../nbs/24_prediction.ipynb #93d3233e
 def _unpack_conditions(
     measured: Sequence[tuple[str, str]], arrays: Mapping[str, np.ndarray]
 ) -> tuple[ConditionSummary, ...]:
@@ -566,7 +566,7 @@ def _pack_kernel(kernel: PerturbationKernel | None) -> tuple[dict | None, dict[s
     used = table[(table != 0).any(axis=1)]
     return about | {"named": list(map(str, used.index))}, {"features": used.to_numpy(float)}
 
-
+# %% ../nbs/24_prediction.ipynb #f43a4cac
 def _unpack_kernel(
     about: dict | None, arrays: Mapping[str, np.ndarray], components
 ) -> PerturbationKernel | None:
@@ -586,7 +586,7 @@ def _pack_guide(guide: CoefficientPolicy) -> tuple[dict, dict[str, np.ndarray]]:
     state = {} if guide.policy is None else guide.policy.state_dict()
     return about, arrays | _packed("policy", {name: t.detach().cpu().numpy() for name, t in state.items()})
 
-
+# %% ../nbs/24_prediction.ipynb #d28a4845
 def _unpack_guide(about: dict, arrays: Mapping[str, np.ndarray]) -> CoefficientPolicy:
     policy, state = None, {name: torch.as_tensor(array) for name, array in _part(arrays, "policy").items()}
     if state:
@@ -617,7 +617,7 @@ def _pack_answer(answer: Answer) -> tuple[dict, dict[str, np.ndarray]]:
     about["guide"], found = _pack_guide(answer.guide)
     return about, arrays | _packed("guide", found) | _packed("residuals", answer.residuals._asdict())
 
-
+# %% ../nbs/24_prediction.ipynb #d42c4ad6
 def _unpack_answer(
     question: str, about: dict, arrays: Mapping[str, np.ndarray], response: ResponseModel
 ) -> Answer:
