@@ -38,7 +38,7 @@ class Push:
     gain: float
     directions: Tensor | None = None
 
-
+# %% ../nbs/15_landscapes.ipynb #4438ffb7
 @dataclass(frozen=True)
 class Signals:
     "Action i moves parameter `names[i]` of the landscape between `low[i]` (at -1) and `high[i]` (at 1)."
@@ -156,7 +156,7 @@ def drift(landscape: Landscape, x: Tensor, action: Tensor | None = None) -> Tens
     f = _field(landscape, x, parameters).clamp(-landscape.clip, landscape.clip)
     return f + _pushed(control, action) if action is not None and isinstance(control, Push) else f
 
-
+# %% ../nbs/15_landscapes.ipynb #1eaf49c5
 def _pushed(control: Push, action: Tensor) -> Tensor:
     "B a, (..., d), of actions (..., k)."
     push = control.gain * action.clamp(-1, 1)
@@ -250,7 +250,7 @@ def binary_choice(p1: float = 0.0, p2: float = 1.0, sigma: float = 0.25) -> Land
         control=signals,
     )
 
-
+# %% ../nbs/15_landscapes.ipynb #0479ea46
 def _binary_choice(z: Tensor, p1: float, p2: float) -> Tensor:
     x, y = z.unbind(-1)
     return x**4 + y**4 + y**3 - 4 * x**2 * y + y**2 + p1 * x + p2 * y
@@ -268,7 +268,7 @@ def binary_flip(p1: float = -0.5, p2: float = 0.0, sigma: float = 0.25) -> Lands
         control=signals,
     )
 
-
+# %% ../nbs/15_landscapes.ipynb #74b6e3c3
 def _binary_flip(z: Tensor, p1: float, p2: float) -> Tensor:
     x, y = z.unbind(-1)
     return x**4 + y**4 + x**3 - 2 * x * y**2 - x**2 + p1 * x + p2 * y
@@ -296,7 +296,7 @@ def mueller_brown(sigma: float = 5.0) -> Landscape:
     bounds = ((-1.6, 1.3), (-0.4, 2.1))
     return Landscape(_mueller_brown, bounds, sigma=sigma, clip=4000.0, control=Push(400.0))
 
-
+# %% ../nbs/15_landscapes.ipynb #2f7756a5
 def _mueller_brown(z: Tensor) -> Tensor:
     terms = [
         (-200, -1, 0, -10, 1, 0),
@@ -316,12 +316,12 @@ def gata1_pu1(a: float = 1.0, b: float = 1.0, sigma: float = 0.1) -> Landscape:
     bounds = ((0, 3), (0, 3))
     return Landscape(None, bounds, {"a": a, "b": b}, _gata1_pu1, sigma=sigma, control=Push(1.0))
 
-
+# %% ../nbs/15_landscapes.ipynb #2e2cda6c
 def toggle_switch(b: float = 1.0, sigma: float = 0.1) -> Landscape:
     "Mutual inhibition alone: `gata1_pu1` with a = 0."
     return gata1_pu1(0.0, b, sigma)
 
-
+# %% ../nbs/15_landscapes.ipynb #ba598f49
 def _gata1_pu1(x: Tensor, a: float, b: float, n: int = 4, s: float = 0.5, k: float = 1.0) -> Tensor:
     own, other = x**n, x.flip(-1) ** n
     return a * own / (s**n + own) + b * s**n / (s**n + other) - k * x
@@ -332,12 +332,12 @@ def double_well(epsilon: float = 0.2) -> Landscape:
     sigma = math.sqrt(2 * epsilon)
     return Landscape(_wells, ((-3, 3),), sigma=sigma, clip=60.0, control=Push(2.0))
 
-
+# %% ../nbs/15_landscapes.ipynb #bd8c7e07
 def quadruple_well(epsilon: float = 0.2) -> Landscape:
     "V = (x² - 1)² + (y² - 1)², 2-D, with noise σ = √(2ε)."
     return replace(double_well(epsilon), bounds=((-3, 3), (-3, 3)))
 
-
+# %% ../nbs/15_landscapes.ipynb #849c32fd
 def _wells(x: Tensor) -> Tensor:
     return (x.square() - 1).square().sum(-1)
 
@@ -347,7 +347,7 @@ def maier_stein(beta: float = 10.0, sigma: float = 0.2) -> Landscape:
     bounds = ((-2, 2), (-1.5, 1.5))
     return Landscape(None, bounds, {"beta": beta}, _maier_stein, sigma=sigma, control=Push(1.0))
 
-
+# %% ../nbs/15_landscapes.ipynb #40656253
 def _maier_stein(z: Tensor, beta: float) -> Tensor:
     u, v = z.unbind(-1)
     return torch.stack([u - u**3 - beta * u * v**2, -(1 + u**2) * v], dim=-1)
@@ -439,7 +439,7 @@ class GridFunction:
 # %% ../nbs/15_landscapes.ipynb #bd62827d
 GRID_LIMIT = 2  # dimensions that the grid solvers take
 
-
+# %% ../nbs/15_landscapes.ipynb #741ef0dd
 def grid(landscape: Landscape, nodes: int) -> tuple[tuple[Tensor, ...], Tensor]:
     "Axes and points, (nodes^d, d), float64, of a grid over the domain; `DataError` above two dimensions."
     if landscape.dimensions > GRID_LIMIT:
@@ -527,7 +527,7 @@ def attractor(landscape: Landscape, target: Sequence[float]) -> Tensor:
         raise DataError(f"target {place.tolist()} is no attractor; the attractors are {places}")
     return floor
 
-
+# %% ../nbs/15_landscapes.ipynb #07627ae8
 def settles_in(landscape: Landscape, x: Tensor, target: Sequence[float]) -> Tensor:
     "Which cells x (n × d) lie in the basin of the attractor next to `target`, (n,) bool; `DataError` if it is none."
     low, high = torch.tensor(landscape.bounds, dtype=torch.float64).T
@@ -750,7 +750,7 @@ def _gaussians(x: Tensor, bumps: Tensor, confinement: float) -> Tensor:
     hills = bumps[:, 2] * torch.exp(-distance / (2 * bumps[:, 3] ** 2))
     return hills.sum(-1) + confinement * x.pow(4).sum(-1)
 
-
+# %% ../nbs/15_landscapes.ipynb #fa8a7c57
 def _bumpy(bumps: Sequence[tuple[float, ...]], sigma: float = 0.25, gain: float = 4.0) -> Landscape:
     "A landscape of wells (negative height) and hills on [-4, 4]², drift clipped at ±20, pushed with this gain."
     potential = partial(_gaussians, bumps=torch.tensor(bumps, dtype=torch.float64), confinement=0.0125)
@@ -780,7 +780,7 @@ def spiral() -> ControlProblem:
     wells = [(-3, 0, -1, 0.6), (-1.95, 0, -2.5, 0.4), (0, 0, -3, 0.5)]
     return ControlProblem(_bumpy([*wells, *wall]), (-3.0, 0.0), (0.0, 0.0))
 
-
+# %% ../nbs/15_landscapes.ipynb #aaf95aae
 PROBLEMS = {"trap": trap, "horseshoe": horseshoe, "spiral": spiral}
 
 # %% ../nbs/15_landscapes.ipynb #4b067618
@@ -982,7 +982,7 @@ def hill_network(sigma: float = 0.1) -> Landscape:
         None, ((-0.2, 1.4),) * 11, {}, partial(_hill_force, krumsiek_rules()), sigma=sigma, control=Push(1.0)
     )
 
-
+# %% ../nbs/15_landscapes.ipynb #879b455b
 def _hill_force(rules: Mapping, x: Tensor) -> Tensor:
     return torch.stack(hill_rates(rules, x.clamp(min=0)), dim=-1) - x
 
@@ -1002,13 +1002,13 @@ def density_potential(cells: np.ndarray, bandwidth: float | None = None) -> Land
         partial(_minus_log_density, cells, bandwidth), bounds, sigma=math.sqrt(2), clip=50 / bandwidth
     )
 
-
+# %% ../nbs/15_landscapes.ipynb #ea618155
 def _squares(x: Tensor, centres: Tensor) -> Tensor:
     "|x - c|², (..., centres), as |x|² - 2 x·c + |c|²: no array of differences."
     centres = centres.to(x)
     return x.square().sum(-1, keepdim=True) - 2 * x @ centres.T + centres.square().sum(-1)
 
-
+# %% ../nbs/15_landscapes.ipynb #0e314c7f
 def _minus_log_density(cells: Tensor, bandwidth: float, x: Tensor) -> Tensor:
     squares = _squares(x, cells)
     constant = math.log(len(cells)) + cells.shape[1] / 2 * math.log(2 * math.pi * bandwidth**2)
@@ -1122,7 +1122,7 @@ class TimedLandscape:
     landscape: Landscape
     explained: float
 
-
+# %% ../nbs/15_landscapes.ipynb #684563d9
 def timed_potential(
     cells: np.ndarray, time: np.ndarray, bandwidth: float, bins: int = 6, centres: int = 200, seed: int = 0
 ) -> TimedLandscape:

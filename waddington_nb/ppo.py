@@ -69,7 +69,7 @@ def ppo_loss(
 # %% ../nbs/13_ppo.ipynb #d6cba601
 FIELDS = ("observation", "action", "log_prob", "advantage", "target", "value")  # of a batch, one row per step
 
-
+# %% ../nbs/13_ppo.ipynb #81d81959
 def rows(batch: Batch, index: Tensor) -> Batch:
     "Some rows of a batch."
     fields = [getattr(batch, name)[index] for name in FIELDS]

@@ -72,17 +72,14 @@ def screen_optimum(world: ScreenWorld, states: Tensor, iterations: int = 800) ->
 # %% ../nbs/16_testbeds.ipynb #aa2fc3cd
 def example_screen(seed: int = 0, horizon: int = 1) -> tuple[ScreenWorld, ScreenWorld]:
     "A screen for training (2600 states) and one for testing (697 others), with the same genes and target."
-    rng = np.random.default_rng(seed)
-    dimensions = np.arange(58)
-    effects = rng.standard_normal((200, 58)) * np.exp(-dimensions / 15)
-    states = rng.standard_normal((3297, 58)) * 1.8 * np.exp(-dimensions / 20)
+    rng, dimension = np.random.default_rng(seed), np.arange(58)
+    effects = rng.standard_normal((200, 58)) * np.exp(-dimension / 15)
+    states = rng.standard_normal((3297, 58)) * 1.8 * np.exp(-dimension / 20)
     effects /= np.linalg.norm(effects, axis=1, keepdims=True)
     tensor = lambda array: torch.tensor(array, dtype=torch.float32)
     target = tensor(states.mean(axis=0) - states.std(axis=0))
-    return tuple(
-        ScreenWorld(tensor(part), target, tensor(effects), horizon=horizon)
-        for part in (states[:2600], states[2600:])
-    )
+    screen = lambda part: ScreenWorld(tensor(part), target, tensor(effects), horizon=horizon)
+    return screen(states[:2600]), screen(states[2600:])
 
 # %% ../nbs/16_testbeds.ipynb #9b380efc
 class LandscapeWorld(StateWorld):
@@ -252,12 +249,12 @@ def screen_env() -> WorldEnv:
     "One cell of the example screen as a Gymnasium environment."
     return WorldEnv(example_screen()[0])
 
-
+# %% ../nbs/16_testbeds.ipynb #aa35b2e4
 def network_env() -> WorldEnv:
     "One cell of the example network as a Gymnasium environment."
     return WorldEnv(example_network())
 
-
+# %% ../nbs/16_testbeds.ipynb #3c9c061e
 def landscape_env(problem: str) -> WorldEnv:
     "One cell on the landscape of a named control problem as a Gymnasium environment."
     return WorldEnv(LandscapeWorld(PROBLEMS[problem]()))

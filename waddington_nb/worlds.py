@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Step', 'World', 'Restart', 'drawn_from', 'restarted', 'StateWorld', 'witness', 'observe', 'move', 'Population',
-           'PopulationWorld', 'example_world', 'WorldEnv', 'to_space', 'check_spaces', 'VectorWorld', 'step_limit']
+           'PopulationWorld', 'example_world', 'WorldEnv', 'to_space', 'check_spaces', 'VectorWorld']
 
 # %% ../nbs/10_worlds.ipynb #bb9cbbe0
 import copy
@@ -301,9 +301,9 @@ def to_space(action: np.ndarray, space: gymnasium.spaces.Box) -> np.ndarray:
 
 # %% ../nbs/10_worlds.ipynb #41d07550
 def check_spaces(action: gymnasium.Space, observation: gymnasium.Space, envs=None) -> None:
-    """Raise `DataError`, with a remedy for `envs`, unless observations are a Box and actions a bounded Box or a Discrete from 0.
+    """Raise `DataError` unless observations are a Box and actions a bounded Box or a Discrete from 0.
 
-    `envs` is the vector environment, or the environment, that the advice is for."""
+    The advice is code for `envs`, a vector environment or a single one."""
     if not isinstance(observation, gymnasium.spaces.Box):
         raise DataError(f"observation space {observation} is no Box; {_flattening(envs)}")
     if isinstance(action, gymnasium.spaces.Discrete) and action.start == 0:
@@ -379,11 +379,14 @@ def _told_autoreset(envs: gymnasium.vector.VectorEnv) -> gymnasium.vector.Autore
     return mode
 
 # %% ../nbs/10_worlds.ipynb #84a10678
-_TELL = "say how it restarts: envs.metadata = envs.metadata | {'autoreset_mode': gymnasium.vector.AutoresetMode.NEXT_STEP}, or SAME_STEP"
+_TELL = (
+    "say how it restarts: envs.metadata = envs.metadata | "
+    "{'autoreset_mode': gymnasium.vector.AutoresetMode.NEXT_STEP}, or SAME_STEP"
+)
 
 # %% ../nbs/10_worlds.ipynb #f2d4ea64
 def _last_observations(info: dict, ended: np.ndarray, following: np.ndarray, told) -> np.ndarray | None:
-    "The last observations of `ended` episodes (n × size) if the next ones have begun, else None. Raises `DataError` where there is no telling."
+    "Last observations (n × size) of `ended` episodes whose next ones have begun, else None; `DataError` if unclear."
     modes, rows = gymnasium.vector.AutoresetMode, np.flatnonzero(ended)
     last = info.get("final_obs", info.get("final_observation"))
     if last is None or any(last[i] is None for i in rows):
@@ -415,7 +418,7 @@ class VectorWorld:
         self.envs, self.n_envs = envs, envs.num_envs
         self.action_size = int(action.n) if self.discrete else int(np.prod(action.shape))
         self.observation_size = int(np.prod(observation.shape))
-        self.horizon = horizon or step_limit(envs)
+        self.horizon = horizon or _step_limit(envs)
         if not self.horizon:
             raise DataError("the environment has no step limit; pass horizon, the steps of an episode")
         self.autoreset = _told_autoreset(envs)
@@ -464,7 +467,7 @@ class VectorWorld:
         return Step(following, reward, terminated, truncated, final, valid)
 
 # %% ../nbs/10_worlds.ipynb #ce7a7b64
-def step_limit(envs: gymnasium.vector.VectorEnv) -> int | None:
+def _step_limit(envs: gymnasium.vector.VectorEnv) -> int | None:
     "Steps of an episode, as the vector environment or its first environment names them; None where neither does."
     first = (getattr(envs.unwrapped, "envs", None) or [None])[0]
     for spec in (envs.spec, getattr(first, "spec", None)):
