@@ -56,8 +56,6 @@ def damaged(parts, name):
     if name in ("words", "once"):
         for part in parts.values():
             part.obs["hours"] = {"words": "early", "once": 1.0}[name]
-    if name == "disagree":
-        parts["rna"].obs["hours"] = 1.0
     if name == "kind":
         parts["spatial"] = parts.pop("atac")
     if name == "nan":
@@ -74,7 +72,6 @@ def damaged(parts, name):
         ("filled", "hardly any zeros"),
         ("words", "not finite numbers"),
         ("once", "one time only"),
-        ("disagree", "differs between modalities 'rna' and 'atac'"),
         ("kind", "no known kind"),
         ("nan", "NaN or infinite"),
     ],
@@ -234,7 +231,7 @@ def test_the_command_writes_everything(waddington, file, tmp_path):
     page = (out / "report.html").read_text()
     assert "cells rna 1" in page and "cells atac 1" in page and page.count("<img") == 7
     assert "Genes and the chromatin near them" in page and (out / "figures" / "chromatin_1.png").is_file()
-    assert json.loads((out / "config.json").read_text())["hold_out_time"] == ["1"]
+    assert json.loads((out / "config.json").read_text())["hold_out_time"] == [1.0]
     before = (out / "predicted.h5mu").read_bytes()
     assert waddington(*options, "--resume")[0] == 0 and (out / "predicted.h5mu").read_bytes() == before
 
