@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# every process would compile the libraries anew if Python were told to keep no bytecode
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo test docs readme clean
 
