@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['FEWEST', 'RESPONDERS', 'Question', 'ask', 'output_column', 'responding_genes', 'variable_genes', 'find_targets',
            'Split', 'split', 'usable_cells', 'arm_sizes', 'Condition', 'Measured', 'canonical_order', 'open_cells',
-           'LabelledCells', 'labelled_cells', 'hold_out', 'Pairing', 'pair', 'Expression', 'express', 'require_known',
-           'Task']
+           'LabelledCells', 'labelled_cells', 'hold_out', 'Pairing', 'pair', 'Expression', 'express', 'Task',
+           'require_known']
 
 # %% ../nbs/03_tasks.ipynb #b4528f7f
 import re
@@ -578,24 +578,6 @@ def express(
         kept, adata.var_names[chosen].to_numpy(str), file.symbols[chosen], targets, scale.kind, notes
     )
 
-# %% ../nbs/03_tasks.ipynb #9e0bf37c
-def _learnt_parts(task: "Task") -> set[str]:
-    "Components of what a task learns from, with their doses and without."
-    parts = {part for _, p in task.train_conditions for part in task.components(p)}
-    return parts | {dose_of(part)[0] for part in parts}
-
-# %% ../nbs/03_tasks.ipynb #f5c9f58c
-def require_known(task: "Task", names: Iterable[str]) -> None:
-    "Refuse a perturbation with a component that no cell was given and that names no gene of the task. Raises `DataError`."
-    learnt = _learnt_parts(task)
-    for name in names:
-        known = learnt | set(task.symbols.tolist())
-        if lost := [part for part in task.components(name) if dose_of(part)[0] not in known]:
-            raise DataError(
-                f"nothing is known of perturbation {name!r}: {lost[0]!r} was not measured and is no gene in use; give a "
-                f"prior that describes it (--prior), or ask for another: {close_names(lost[0], learnt)}"
-            )
-
 # %% ../nbs/03_tasks.ipynb #28d458f6
 def _describe(learnt: Sequence[Condition], asked: Sequence[Condition], n_train: int, grouped: bool) -> str:
     "What is held out of a task, in words."
@@ -681,3 +663,21 @@ class Task:
     def __repr__(self) -> str:
         shape = f"{len(self.names)} cells x {len(self.genes)} genes ({self.x_kind} in)"
         return f"Task: {shape}, {_describe(self._learnt, self._asked, self.is_train.sum(), bool(self.group_key))}"
+
+# %% ../nbs/03_tasks.ipynb #9e0bf37c
+def _learnt_parts(task: Task) -> set[str]:
+    "Components of what a task learns from, with their doses and without."
+    parts = {part for _, p in task.train_conditions for part in task.components(p)}
+    return parts | {dose_of(part)[0] for part in parts}
+
+# %% ../nbs/03_tasks.ipynb #f5c9f58c
+def require_known(task: Task, names: Iterable[str]) -> None:
+    "Refuse a perturbation with a component that no cell was given and that names no gene of the task. Raises `DataError`."
+    learnt = _learnt_parts(task)
+    for name in names:
+        known = learnt | set(task.symbols.tolist())
+        if lost := [part for part in task.components(name) if dose_of(part)[0] not in known]:
+            raise DataError(
+                f"nothing is known of perturbation {name!r}: {lost[0]!r} was not measured and is no gene in use; give a "
+                f"prior that describes it (--prior), or ask for another: {close_names(lost[0], learnt)}"
+            )
