@@ -148,35 +148,32 @@ def _model_text(folder: Path) -> bytes:
     what = "holds no model.json" if folder.is_dir() else "is not there"
     raise DataError(f"{folder} {what}; give the folder that model.save wrote")
 
+# %% ../nbs/00_core.ipynb #22d963db
+def _arrays_header(path: Path) -> dict:
+    "The JSON header of a safetensors file, whose first eight bytes are its length. Raises `ValueError` if it is cut."
+    with open(path, "rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        if size > path.stat().st_size:
+            raise ValueError("its header is cut")
+        return json.loads(file.read(size))
+
 # %% ../nbs/00_core.ipynb #corefol5
+_DTYPES = {"float32": "F32", "float64": "F64", "int64": "I64", "int32": "I32", "bool": "BOOL", "uint8": "U8"}
+
+
 def _checked_arrays(path: Path, shapes: dict, fingerprint: str) -> dict:
     "The arrays of a safetensors file whose header says what model.json says."
     from safetensors.numpy import load
 
     again = f"the model in {path.parent} is incomplete or was edited"
     try:
-        with open(path, "rb") as file:
-            size = int.from_bytes(file.read(8), "little")
-            if size > path.stat().st_size:
-                raise DataError(f"{again} (its header is cut); save or copy the whole folder again")
-            about = json.loads(file.read(size))
+        about = _arrays_header(path)
         said = about.pop("__metadata__", {}).get("model.json")
-        names = {
-            "float32": "F32",
-            "float64": "F64",
-            "int64": "I64",
-            "int32": "I32",
-            "bool": "BOOL",
-            "uint8": "U8",
-        }
         there = {name: (entry["dtype"], list(entry["shape"])) for name, entry in about.items()}
-        wanted = {name: (names.get(dtype), list(shape)) for name, (dtype, shape) in shapes.items()}
+        wanted = {name: (_DTYPES.get(dtype), list(shape)) for name, (dtype, shape) in shapes.items()}
         if said != fingerprint or there != wanted:
-            raise DataError(
-                f"{again} (its two files do not belong together); save or copy the whole folder again"
-            )
+            raise ValueError("its two files do not belong together")
         return load(path.read_bytes())
-    except DataError:
-        raise
     except Exception as error:  # safetensors, json and the file system each have their own
-        raise DataError(f"{again} ({type(error).__name__}); save or copy the whole folder again") from error
+        why = error if type(error) is ValueError else type(error).__name__
+        raise DataError(f"{again} ({why}); save or copy the whole folder again") from error

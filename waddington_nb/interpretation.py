@@ -23,7 +23,19 @@ from .core import DataError, close_names
 from .measurements import dense
 from .metrics import welch_t
 from .prediction import condition_rows
-from .tasks import Task
+from .tasks import Condition, Task
+
+# %% ../nbs/28_interpretation.ipynb #41adb6b0
+def _moved_most(task: Task, cells: ad.AnnData, asked: Condition, k: int) -> pd.DataFrame:
+    "The `k` genes that one condition moves most; columns of `top_moved`."
+    rows = condition_rows(task, cells, asked.group, asked.perturbation)
+    start, real = task.x[asked.control], task.x[asked.perturbed]
+    change = (dense(cells.X[rows]) - dense(cells.layers["control"][rows])).mean(axis=0)
+    top = np.argsort(-np.abs(change), kind="stable")[:k]
+    before, after = start.mean(axis=0), real.mean(axis=0)
+    named = {"group": asked.group, "perturbation": asked.perturbation, "gene": task.genes[top]}
+    means = {"control": before[top], "predicted": change[top], "real": (after - before)[top]}
+    return pd.DataFrame({**named, **means, "t": welch_t(real, start)[top]})
 
 # %% ../nbs/28_interpretation.ipynb #11f29aaf
 def top_moved(task: Task, cells: ad.AnnData, k: int = 10) -> pd.DataFrame:
@@ -31,25 +43,7 @@ def top_moved(task: Task, cells: ad.AnnData, k: int = 10) -> pd.DataFrame:
 
     Columns: group, perturbation, gene, control (mean before), predicted and real (mean change, log scale), t (Welch,
     of the real change)."""
-    parts = []
-    for group, perturbation in task.test_conditions:
-        rows = condition_rows(task, cells, group, perturbation)
-        start, real = (
-            task.x[task.cells(group, task.control, "start")],
-            task.x[task.cells(group, perturbation, "truth")],
-        )
-        change = (dense(cells.X[rows]) - dense(cells.layers["control"][rows])).mean(axis=0)
-        top = np.argsort(-np.abs(change), kind="stable")[:k]
-        columns = {
-            "group": group,
-            "perturbation": perturbation,
-            "gene": task.genes[top],
-            "control": start.mean(axis=0)[top],
-            "predicted": change[top],
-            "real": (real.mean(axis=0) - start.mean(axis=0))[top],
-            "t": welch_t(real, start)[top],
-        }
-        parts.append(pd.DataFrame(columns))
+    parts = [_moved_most(task, cells, asked, k) for asked in task.conditions("test")]
     return pd.concat(parts, ignore_index=True)
 
 # %% ../nbs/28_interpretation.ipynb #ec46f737
@@ -72,29 +66,25 @@ def parse_peaks(names: Iterable[str]) -> pd.DataFrame:
         )
     return found
 
+# %% ../nbs/28_interpretation.ipynb #f3177221
+def _gene_row(line: str) -> tuple | None:
+    "Gene, its id, chromosome, start, end and strand of one line of a GTF; None for other features."
+    fields = line.rstrip("\n").split("\t")
+    if len(fields) != 9 or fields[2] != "gene":
+        return None
+    told = dict(re.findall(r'(\w+) "([^"]*)"', fields[8]))
+    gene = told.get("gene_name") or told.get("gene_id", "")
+    return gene, told.get("gene_id", gene), fields[0], int(fields[3]), int(fields[4]), fields[6]
+
 # %% ../nbs/28_interpretation.ipynb #72a818a6
 def read_gtf(path: str | Path) -> pd.DataFrame:
     """Gene rows of a GTF file, plain or gzipped: gene (its name, or its id), gene_id, chrom, start, end, strand.
 
     Raises `DataError` if the file cannot be read or has no gene rows."""
-    path, rows = Path(path), []
+    path = Path(path)
     try:
         with gzip.open(path, "rt") if path.suffix == ".gz" else open(path) as lines:
-            for line in lines:
-                fields = line.rstrip("\n").split("\t")
-                if len(fields) == 9 and fields[2] == "gene":
-                    told = dict(re.findall(r'(\w+) "([^"]*)"', fields[8]))
-                    gene = told.get("gene_name") or told.get("gene_id", "")
-                    rows.append(
-                        (
-                            gene,
-                            told.get("gene_id", gene),
-                            fields[0],
-                            int(fields[3]),
-                            int(fields[4]),
-                            fields[6],
-                        )
-                    )
+            rows = [row for line in lines if (row := _gene_row(line))]
     except (OSError, EOFError, ValueError) as error:
         raise DataError(f"cannot read {path} as GTF ({error}); give a plain or gzipped GTF file") from error
     if not rows:
@@ -102,37 +92,6 @@ def read_gtf(path: str | Path) -> pd.DataFrame:
             f"{path} has no gene rows; give a GTF with rows of feature 'gene', as from Ensembl or GENCODE"
         )
     return pd.DataFrame(rows, columns=["gene", "gene_id", "chrom", "start", "end", "strand"])
-
-# %% ../nbs/28_interpretation.ipynb #89079e0d
-def gene_positions(source: pd.DataFrame | str | Path) -> pd.DataFrame:
-    """Gene positions from a table, a .csv or .tsv file of it, or a GTF file: the first row of each gene, and its `tss`.
-
-    Columns needed: gene, chrom, start, end, strand ('+' or '-'); bases. `tss` is the start on the + strand, the end on
-    the - strand. Raises `DataError` for missing columns or other strands."""
-    if isinstance(source, pd.DataFrame):
-        table = source.copy()
-    elif str(source).removesuffix(".gz").endswith((".csv", ".tsv", ".txt")):
-        table = _read_table(Path(source))
-    else:
-        table = read_gtf(source)
-    missing = [c for c in ("gene", "chrom", "start", "end", "strand") if c not in table]
-    if missing:
-        raise DataError(
-            f"gene positions lack column {missing[0]!r}; {close_names(missing[0], table.columns)}"
-        )
-    if not table["strand"].isin(["+", "-"]).all():
-        bad = table.loc[~table["strand"].isin(["+", "-"]), "strand"].iloc[0]
-        raise DataError(f"column 'strand' of the gene positions has {bad!r}; write '+' or '-'")
-    table["chrom"] = table["chrom"].astype(str).str.replace("^chr", "", case=False, regex=True)
-    for column in ("start", "end"):
-        numbers = pd.to_numeric(table[column], errors="coerce")
-        if numbers.isna().any():
-            raise DataError(
-                f"column {column!r} of the gene positions has values that are no numbers; give bases"
-            )
-        table[column] = numbers.astype(int)
-    table["tss"] = np.where(table["strand"] == "+", table["start"], table["end"])
-    return table.drop_duplicates("gene").reset_index(drop=True)
 
 # %% ../nbs/28_interpretation.ipynb #cd9c9816
 def _read_table(path: Path) -> pd.DataFrame:
@@ -145,6 +104,73 @@ def _read_table(path: Path) -> pd.DataFrame:
             f"cannot read the gene positions {path} ({error}); give a .csv, .tsv or GTF file"
         ) from error
 
+# %% ../nbs/28_interpretation.ipynb #518d740b
+def _read_positions(source: pd.DataFrame | str | Path) -> pd.DataFrame:
+    "The table that was given, or that a file holds. Raises `DataError`."
+    if isinstance(source, pd.DataFrame):
+        return source.copy()
+    if str(source).removesuffix(".gz").endswith((".csv", ".tsv", ".txt")):
+        return _read_table(Path(source))
+    return read_gtf(source)
+
+# %% ../nbs/28_interpretation.ipynb #e1148c5e
+def _check_positions(table: pd.DataFrame) -> None:
+    "Refuse a table without the columns of positions, or with strands that are none. Raises `DataError`."
+    missing = [c for c in ("gene", "chrom", "start", "end", "strand") if c not in table]
+    if missing:
+        raise DataError(
+            f"gene positions lack column {missing[0]!r}; {close_names(missing[0], table.columns)}"
+        )
+    bad = table.loc[~table["strand"].isin(["+", "-"]), "strand"]
+    if len(bad):
+        raise DataError(f"column 'strand' of the gene positions has {bad.iloc[0]!r}; write '+' or '-'")
+
+# %% ../nbs/28_interpretation.ipynb #30dc34ab
+def _bases(table: pd.DataFrame, column: str) -> pd.Series:
+    "A column of places as whole numbers. Raises `DataError`."
+    numbers = pd.to_numeric(table[column], errors="coerce")
+    if numbers.isna().any():
+        raise DataError(f"column {column!r} of the gene positions has values that are no numbers; give bases")
+    return numbers.astype(int)
+
+# %% ../nbs/28_interpretation.ipynb #89079e0d
+def gene_positions(source: pd.DataFrame | str | Path) -> pd.DataFrame:
+    """Gene positions from a table, a .csv or .tsv file of it, or a GTF file: the first row of each gene, and its `tss`.
+
+    Columns needed: gene, chrom, start, end, strand ('+' or '-'); bases. `tss` is the start on the + strand, the end on
+    the - strand. Raises `DataError` for missing columns or other strands."""
+    table = _read_positions(source)
+    _check_positions(table)
+    table["chrom"] = table["chrom"].astype(str).str.replace("^chr", "", case=False, regex=True)
+    table["start"], table["end"] = _bases(table, "start"), _bases(table, "end")
+    table["tss"] = np.where(table["strand"] == "+", table["start"], table["end"])
+    return table.drop_duplicates("gene").reset_index(drop=True)
+
+# %% ../nbs/28_interpretation.ipynb #ad6823bf
+def _with_positions(genes: Iterable[str], positions: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    "Rows of the genes asked for, found by name or all by id, and the column that found them. Raises `DataError`."
+    wanted, key = pd.Index(genes), "gene"
+    if "gene_id" in positions and not wanted.isin(positions["gene"]).any():
+        key = "gene_id"
+    known = positions[positions[key].isin(wanted)]
+    if known.empty:
+        raise DataError(
+            f"none of the {len(wanted)} genes (as {wanted[0]!r}) has a position; give a table that names them"
+        )
+    return known, key
+
+# %% ../nbs/28_interpretation.ipynb #47c33916
+def _near_on_chromosome(genes: pd.DataFrame, key: str, peaks: pd.DataFrame, window: int) -> pd.DataFrame:
+    "Pairs of gene and peak on one chromosome: gene, peak, distance. `peaks` are in order of their starts."
+    tss, start, end = genes["tss"].to_numpy(), peaks["start"].to_numpy(), peaks["end"].to_numpy()
+    first = np.searchsorted(start, tss - window - (end - start).max())
+    count = np.searchsorted(start, tss + window, side="right") - first
+    gene = np.repeat(np.arange(len(genes)), count)
+    peak = np.arange(len(gene)) - np.repeat(np.cumsum(count) - count, count) + first[gene]
+    away = np.maximum(start[peak] - tss[gene], tss[gene] - end[peak])
+    names = {"gene": genes[key].to_numpy()[gene], "peak": peaks["peak"].to_numpy()[peak]}
+    return pd.DataFrame({**names, "distance": np.maximum(away, 0)})[away <= window]
+
 # %% ../nbs/28_interpretation.ipynb #1b20f09d
 def peaks_near(
     genes: Iterable[str], positions: pd.DataFrame, peaks: pd.DataFrame, window: int = 100_000
@@ -153,30 +179,13 @@ def peaks_near(
 
     `positions` is of `gene_positions`, `peaks` of `parse_peaks`; genes are found by `gene`, or all by `gene_id`. Raises
     `DataError` if no gene has a position, or no chromosome is shared."""
-    wanted = pd.Index(genes)
-    key = "gene"
-    if "gene_id" in positions and not wanted.isin(positions["gene"]).any():
-        key = "gene_id"
-    known = positions[positions[key].isin(wanted)]
-    if known.empty:
-        raise DataError(
-            f"none of the {len(wanted)} genes (as {wanted[0]!r}) has a position; give a table that names them"
-        )
+    known, key = _with_positions(genes, positions)
     if not known["chrom"].isin(peaks["chrom"]).any():
         raise DataError("genes and peaks share no chromosome; name the chromosomes of both alike")
-    longest, parts = int((peaks["end"] - peaks["start"]).max()), []
-    for chrom, near in peaks.sort_values("start", kind="stable").groupby("chrom"):
-        part = known[known["chrom"] == chrom]
-        tss = part["tss"].to_numpy()
-        first = np.searchsorted(near["start"], tss - window - longest)
-        count = np.searchsorted(near["start"], tss + window, side="right") - first
-        gene = np.repeat(np.arange(len(part)), count)
-        peak = np.arange(len(gene)) - np.repeat(np.cumsum(count) - count, count) + first[gene]
-        away = np.maximum(
-            near["start"].to_numpy()[peak] - tss[gene], tss[gene] - near["end"].to_numpy()[peak]
-        )
-        names = {"gene": part[key].to_numpy()[gene], "peak": near["peak"].to_numpy()[peak]}
-        parts.append(pd.DataFrame({**names, "distance": np.maximum(away, 0)})[away <= window])
+    parts = [
+        _near_on_chromosome(known[known["chrom"] == chrom], key, near, window)
+        for chrom, near in peaks.sort_values("start", kind="stable").groupby("chrom")
+    ]
     return pd.concat(parts, ignore_index=True)
 
 # %% ../nbs/28_interpretation.ipynb #5018dcec
@@ -185,12 +194,22 @@ def mean_change(cells: ad.AnnData) -> pd.Series:
     change = np.asarray(cells.X.mean(axis=0)) - np.asarray(cells.layers["control"].mean(axis=0))
     return pd.Series(change.ravel(), index=cells.var_names)
 
+# %% ../nbs/28_interpretation.ipynb #7b246396
+def _by_gene(near: pd.DataFrame, rna: pd.Series) -> pd.DataFrame:
+    "One row a gene of pairs with their `change`: its own change, the mean over its peaks, and the nearest peak."
+    by_gene = near.sort_values(["gene", "distance"], kind="stable").groupby("gene", sort=False)
+    first = by_gene.first()
+    own = rna[~rna.index.duplicated()].reindex(first.index)
+    table = pd.DataFrame({"rna": own, "atac": by_gene["change"].mean(), "peaks": by_gene.size()})
+    nearest = {"peak": "nearest", "distance": "nearest_distance", "change": "nearest_change"}
+    return table.join(first[list(nearest)].rename(columns=nearest))
+
 # %% ../nbs/28_interpretation.ipynb #e70d4737
 def gene_peak_changes(
     rna: pd.Series,  # change of each gene, by name
     atac: pd.Series,  # change of each peak, by name
     positions: pd.DataFrame,  # of `gene_positions`
-    window: int = 100_000,
+    window: int = 100_000,  # bases
 ) -> pd.DataFrame:
     """RNA change of every gene with peaks near it, largest first, beside the accessibility change of these.
 
@@ -202,21 +221,20 @@ def gene_peak_changes(
             f"no gene has a peak within {window} bases; check that genes and peaks are of one genome build"
         )
     near["change"] = atac[~atac.index.duplicated()].reindex(near["peak"]).to_numpy()
-    near = near.sort_values(["gene", "distance"], kind="stable")
-    by_gene = near.groupby("gene", sort=False)
-    first = by_gene.first()
-    table = pd.DataFrame(
-        {
-            "rna": rna[~rna.index.duplicated()].reindex(first.index),
-            "atac": by_gene["change"].mean(),
-            "peaks": by_gene.size(),
-            "nearest": first["peak"],
-            "nearest_distance": first["distance"],
-            "nearest_change": first["change"],
-        }
-    )
+    table = _by_gene(near, rna)
     table["agrees"] = np.sign(table["rna"]) * np.sign(table["atac"]) > 0
     return table.sort_values("rna", key=lambda c: -c.abs(), kind="stable").rename_axis("gene").reset_index()
+
+# %% ../nbs/28_interpretation.ipynb #971c2ae7
+def _agreement(top: pd.DataFrame, opens: float) -> dict[str, float]:
+    "Share of genes whose signs agree, against what independent signs would give if `opens` of all chromatin opens."
+    from scipy.stats import binomtest
+
+    expected = float(np.where(top["rna"] > 0, opens, 1 - opens).mean())
+    test = binomtest(int(top["agrees"].sum()), len(top), expected)
+    low, high = map(float, test.proportion_ci())
+    found = {"genes": len(top), "agreement": float(top["agrees"].mean()), "ci_low": low, "ci_high": high}
+    return {**found, "expected": expected, "p_value": float(test.pvalue)}
 
 # %% ../nbs/28_interpretation.ipynb #29d8b600
 def sign_agreement(changes: pd.DataFrame, k: int = 20) -> dict[str, float]:
@@ -224,48 +242,40 @@ def sign_agreement(changes: pd.DataFrame, k: int = 20) -> dict[str, float]:
 
     Keys: genes, agreement, ci_low, ci_high (exact, 95 %), expected (if signs were independent), p_value (binomial, two
     sided, against expected). Genes without any change are left out. Raises `DataError` if none is left."""
-    from scipy.stats import binomtest
-
     moved = changes[(changes["rna"] != 0) & (changes["atac"] != 0)]
     if moved.empty:
         raise DataError(
             "no gene with peaks near it changes in both modalities; widen the window or check the changes"
         )
-    opens, top = float((moved["atac"] > 0).mean()), moved.head(k)
-    expected = float(np.where(top["rna"] > 0, opens, 1 - opens).mean())
-    test = binomtest(int(top["agrees"].sum()), len(top), expected)
-    low, high = test.proportion_ci()
-    found = {
-        "genes": len(top),
-        "agreement": float(top["agrees"].mean()),
-        "ci_low": float(low),
-        "ci_high": float(high),
-    }
-    return {**found, "expected": expected, "p_value": float(test.pvalue)}
+    return _agreement(moved.head(k), float((moved["atac"] > 0).mean()))
+
+# %% ../nbs/28_interpretation.ipynb #35502afb
+def _draw_both(ax: Axes, top: pd.DataFrame) -> Axes:
+    "RNA as bars on `ax`, accessibility as points on an axis above it; 0 is in the middle of both. Gives the upper axis."
+    y, colours = np.arange(len(top)), np.where(top["agrees"], "#2a6fbb", "#e0812b")
+    ax.barh(y, top["rna"], color=colours, alpha=0.4, height=0.72)
+    above = ax.twiny()
+    above.scatter(top["atac"], y, c=colours, s=34, edgecolors="white", zorder=3)
+    for axis, column in ((ax, "rna"), (above, "atac")):
+        limit = 1.12 * max(top[column].abs().max(), 1e-12)
+        axis.set_xlim(-limit, limit)
+    ax.axvline(0, lw=0.8, color="#8c96a0")
+    return above
 
 # %% ../nbs/28_interpretation.ipynb #fac6b833
 def plot_gene_peaks(changes: pd.DataFrame, k: int = 20, ax: Axes | None = None, show: bool = True) -> Axes:
     """The `k` most moved genes (`gene_peak_changes`): RNA as bars, accessibility nearby as points on an axis of its own.
 
     Both axes have 0 in the middle, so bar and point are on one side where the signs agree."""
-    top, y = changes.head(k), np.arange(min(k, len(changes)))
+    top, found = changes.head(k), sign_agreement(changes, k)
     ax = plt.subplots(figsize=(6, 1.4 + 0.23 * len(top)))[1] if ax is None else ax
-    colours = np.where(top["agrees"], "#2a6fbb", "#e0812b")
-    ax.barh(y, top["rna"], color=colours, alpha=0.4, height=0.72)
-    above = ax.twiny()
-    above.scatter(top["atac"], y, c=colours, s=34, edgecolors="white", zorder=3)
-    for axis, column in ((ax, "rna"), (above, "atac")):
-        reach = 1.12 * max(top[column].abs().max(), 1e-12)
-        axis.set_xlim(-reach, reach)
-    ax.axvline(0, lw=0.8, color="#8c96a0")
+    above = _draw_both(ax, top)
     ax.set(xlabel="bars: change of RNA", ylim=(len(top) - 0.4, -0.6))
-    ax.set_yticks(y, top["gene"], fontsize=8)
+    ax.set_yticks(np.arange(len(top)), top["gene"], fontsize=8)
     above.set_xlabel("points: mean change of accessibility near the gene")
-    found = sign_agreement(changes, k)
     share = f"{found['agreement']:.0%} of {found['genes']} genes agree (blue)"
-    ax.set_title(
-        f"{share}; {found['expected']:.0%} if independent, p = {found['p_value']:.1g}", fontsize=10, pad=12
-    )
+    chance = f"{found['expected']:.0%} if independent, p = {found['p_value']:.1g}"
+    ax.set_title(f"{share}; {chance}", fontsize=10, pad=12)
     sns.despine(ax=ax, left=True)
     sns.despine(ax=above, left=True, top=False)
     if show:

@@ -73,6 +73,13 @@ def _draw_arrows(ax: Axes, lines: np.ndarray) -> None:
         ax.plot(*line.T, color=colour, lw=0.6, alpha=0.45)
         ax.annotate("", line[-1], line[-2], arrowprops=head)
 
+# %% ../nbs/20_plots.ipynb #3a5436f5
+def _draw_populations(ax: Axes, populations: Mapping[str, np.ndarray]) -> None:
+    "Cells in a plane (cells × 2 each), one colour a population: 'control', 'real', 'predicted'."
+    for name, z in populations.items():
+        alpha = 0.75 if name == "predicted" else 0.55
+        ax.scatter(*z.T, s=14, color=COLOURS[name], linewidths=0, label=name, alpha=alpha)
+
 # %% ../nbs/20_plots.ipynb #756c753c
 def plot_cells(
     start: np.ndarray,  # control cells × d
@@ -87,10 +94,10 @@ def plot_cells(
     "Control, real and predicted cells in one plane, trajectories as arrows."
     ax = plt.subplots(figsize=(5.6, 4.6))[1] if ax is None else ax
     axes = plane(start, real)
-    for name, z, alpha in (("control", start, 0.55), ("real", real, 0.55), ("predicted", path[:, -1], 0.75)):
-        ax.scatter(*(z @ axes).T, s=14, color=COLOURS[name], linewidths=0, label=name, alpha=alpha)
+    flat = {"control": start @ axes, "real": real @ axes, "predicted": path[:, -1] @ axes}
+    _draw_populations(ax, flat)
     _draw_arrows(ax, path[:: max(1, len(path) // arrows)] @ axes)
-    _frame(ax, np.concatenate([start, real, path[:, -1]]) @ axes)
+    _frame(ax, np.concatenate(list(flat.values())))
     labels = {"xlabel": "control → perturbed (change of the mean)", "ylabel": "most other variation"}
     ax.set(title=title, xticks=[], yticks=[], **labels)
     ax.legend(frameon=False, fontsize=8, markerscale=1.6, loc="best")
@@ -141,6 +148,13 @@ def _draw_methods(ax: Axes, shown: pd.DataFrame, highlight: str) -> None:
             part["closed"], part["row"], label=METHOD_NAMES.get(method, method), zorder=2 + mine, **style
         )
 
+# %% ../nbs/20_plots.ipynb #8b87c53f
+def _draw_null_and_ceiling(ax: Axes) -> None:
+    "Dashed lines at 0, the null, and 1, the ceiling."
+    for x, name in [(0, "null"), (1, "ceiling")]:
+        ax.axvline(x, color="0.3", lw=1, ls="--", zorder=0)
+        ax.text(x, -0.7, name, ha="center", fontsize=8, color="0.3")
+
 # %% ../nbs/20_plots.ipynb #4c180fed
 def plot_scores(
     table: pd.DataFrame, ax: Axes | None = None, *, highlight: str = "policy", show: bool = True
@@ -154,9 +168,7 @@ def plot_scores(
     rows = shown["score"].unique()
     ax = plt.subplots(figsize=(6.4, 1.6 + 0.32 * len(rows)))[1] if ax is None else ax
     _draw_methods(ax, shown.assign(row=pd.Index(rows).get_indexer(shown["score"])), highlight)
-    for x, name in [(0, "null"), (1, "ceiling")]:
-        ax.axvline(x, color="0.3", lw=1, ls="--", zorder=0)
-        ax.text(x, -0.7, name, ha="center", fontsize=8, color="0.3")
+    _draw_null_and_ceiling(ax)
     ax.set(
         xlim=(-1.05, 1.25),
         ylim=(len(rows) - 0.5, -0.5),
@@ -171,6 +183,16 @@ def plot_scores(
 # %% ../nbs/20_plots.ipynb #7a290d35
 _GENE_STATISTICS = {"share of zeros": lambda x: (x == 0).mean(axis=0), "variance": lambda x: x.var(axis=0)}
 
+# %% ../nbs/20_plots.ipynb #8ece8357
+def _draw_statistic(ax: Axes, truth: np.ndarray, predicted: Mapping[str, np.ndarray]) -> None:
+    "Predicted against real values of all genes, one colour a method, and the diagonal."
+    colours = sns.color_palette("Greys", len(predicted) + 2)[2:]
+    for (method, guess), grey in zip(predicted.items(), colours, strict=True):
+        shown = {"color": COLOURS.get(method, grey), "label": METHOD_NAMES.get(method, method)}
+        ax.scatter(truth, guess, s=7, lw=0, alpha=0.6, **shown)
+    top = max(map(np.max, [truth, *predicted.values()]))
+    ax.plot([0, top], [0, top], color="0.3", lw=1, ls="--", zorder=0)
+
 # %% ../nbs/20_plots.ipynb #e3372ac2
 def plot_gene_statistic(
     real: np.ndarray,  # cells × genes
@@ -182,14 +204,8 @@ def plot_gene_statistic(
 ) -> Axes:
     "A statistic of every gene in predicted against real cells, one colour per method; on the diagonal if right."
     ax = plt.subplots(figsize=(4, 3.8))[1] if ax is None else ax
-    of, colours = _GENE_STATISTICS[statistic], sns.color_palette("Greys", len(predicted) + 2)[2:]
-    truth, top = of(real), 0.0
-    for (method, cells), grey in zip(predicted.items(), colours, strict=True):
-        guess = of(cells)
-        colour = COLOURS.get(method, grey)
-        ax.scatter(truth, guess, s=7, color=colour, lw=0, alpha=0.6, label=METHOD_NAMES.get(method, method))
-        top = max(top, truth.max(), guess.max())
-    ax.plot([0, top], [0, top], color="0.3", lw=1, ls="--", zorder=0)
+    of = _GENE_STATISTICS[statistic]
+    _draw_statistic(ax, of(real), {method: of(cells) for method, cells in predicted.items()})
     ax.set(xlabel=f"{statistic}, real cells", ylabel=f"{statistic}, predicted cells")
     ax.legend(frameon=False, fontsize=8, markerscale=2)
     sns.despine(ax=ax)

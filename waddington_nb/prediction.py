@@ -69,26 +69,28 @@ class PredictedCells(NamedTuple):
     start: np.ndarray
     x: np.ndarray
 
+# %% ../nbs/24_prediction.ipynb #8987d201
+def _as_cells(part: PredictedCells, key: str, group_key: str | None) -> ad.AnnData:
+    "Predicted cells of one condition, with labels; `key` is the column of perturbations."
+    columns = {output_column("source_cell", group_key): part.names}
+    for name in (key, "perturbation"):
+        columns[output_column(name, group_key)] = part.perturbation
+    columns |= {} if group_key is None else {group_key: part.group}
+    obs = pd.DataFrame(columns, index=[f"{name}|{part.perturbation}" for name in part.names])
+    return ad.AnnData(part.x.astype(np.float32), obs=obs, layers={"control": part.start})
+
 # %% ../nbs/24_prediction.ipynb #923e0413
 def assemble(
     parts: Sequence[PredictedCells], genes: Sequence[str], *, perturbation_key: str, group_key: str | None
 ) -> ad.AnnData:
     "Predicted cells of several conditions as one AnnData. Raises `DataError` for values that are not finite."
-    found = []
     for part in parts:
         if part.x.shape != part.start.shape or not np.isfinite(part.x).all():
             raise DataError(
                 f"prediction of {part.perturbation!r} in {part.group!r} must be "
                 f"{len(part.start)} x {len(genes)} finite numbers"
             )
-        ours = [output_column(name, group_key) for name in (perturbation_key, "perturbation")]
-        columns = {output_column("source_cell", group_key): part.names} | dict.fromkeys(
-            ours, part.perturbation
-        )
-        columns |= {} if group_key is None else {group_key: part.group}
-        obs = pd.DataFrame(columns, index=[f"{name}|{part.perturbation}" for name in part.names])
-        found.append(ad.AnnData(part.x.astype(np.float32), obs=obs, layers={"control": part.start}))
-    cells = ad.concat(found)
+    cells = ad.concat([_as_cells(part, perturbation_key, group_key) for part in parts])
     cells.var_names = list(genes)
     return cells
 
@@ -139,6 +141,42 @@ class NewCells(NamedTuple):
     x: np.ndarray  # cells × genes
     lacking: np.ndarray
 
+# %% ../nbs/24_prediction.ipynb #a063d6de
+def _matched_genes(cells: ad.AnnData, genes: Sequence[str]) -> np.ndarray:
+    "Where the new cells hold each gene of a model, -1 where they lack it. Raises `DataError` if most are lacking."
+    at = pd.Index(cells.var_names).get_indexer(list(genes))
+    if (at < 0).mean() > 0.5:
+        raise DataError(
+            f"the new cells have {(at >= 0).sum()} of the model's {len(at)} genes (such as {genes[0]!r}); "
+            "give cells with the same gene names"
+        )
+    return at
+
+# %% ../nbs/24_prediction.ipynb #prematc2
+def _on_scale(cells: ad.AnnData, schema: Schema, filler: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    "Expression on the model's genes and scale, and the mask of genes that are lacking."
+    at = _matched_genes(cells, schema.genes)
+    kind = check_values(cells.X, "continuous" if schema.x_kind == "continuous" else "auto")
+    if (kind == "log1p") != (schema.x_kind == "log1p"):
+        raise DataError(
+            f"the new cells hold {kind} values, the model was fitted on {schema.x_kind}; give {schema.x_kind}"
+        )
+    scaled = log_normalise(cells.X, kind, log_base(cells, kind))[:, np.maximum(at, 0)].toarray()
+    return np.where(at < 0, filler.astype(np.float32), scaled), at < 0
+
+# %% ../nbs/24_prediction.ipynb #b368ae50
+def _controls_among(cells: ad.AnnData, key: str | None, control) -> np.ndarray:
+    "Mask of the control cells. Raises `DataError` if only one of key and control is given."
+    if (key is None) != (control is None):
+        raise DataError(
+            "perturbation_key and control belong together; give both, or neither if all cells are controls"
+        )
+    if key is None:
+        return np.full(cells.n_obs, True)
+    done = require_key(cells.obs, key, "perturbation_key")
+    where = f"obs[{key!r}] of the new cells"
+    return np.isin(done, find_controls(control, np.unique(done).tolist(), where=where)[1])
+
 # %% ../nbs/24_prediction.ipynb #49c943eb
 def match_cells(
     cells: ad.AnnData,
@@ -151,38 +189,11 @@ def match_cells(
 ) -> NewCells:
     "New control cells on the genes and scale of a model. Raises `DataError` for too few genes in common or another scale."
     cells = cells[canonical_order(cells.obs_names)]
-    if (perturbation_key is None) != (control is None):
-        raise DataError(
-            "perturbation_key and control belong together; give both, or neither if all cells are controls"
-        )
-    chosen = np.full(cells.n_obs, True)
-    if perturbation_key is not None:
-        done = require_key(cells.obs, perturbation_key, "perturbation_key")
-        where = f"obs[{perturbation_key!r}] of the new cells"
-        chosen = np.isin(done, find_controls(control, np.unique(done).tolist(), where=where)[1])
+    chosen = _controls_among(cells, perturbation_key, control)
     group = np.full(cells.n_obs, "new cells")
     group = group if group_key is None else require_key(cells.obs, group_key, "group_key")
     x, lacking = _on_scale(cells[chosen], schema, filler)
     return NewCells(cells.obs_names[chosen].to_numpy(str), group[chosen], x, lacking)
-
-# %% ../nbs/24_prediction.ipynb #prematc2
-def _on_scale(cells: ad.AnnData, schema: Schema, filler: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    "Expression on the model's genes and scale, and the mask of genes that are lacking."
-    row = {gene: i for i, gene in enumerate(cells.var_names)}
-    at = np.array([row.get(gene, -1) for gene in schema.genes])
-    lacking = at < 0
-    if lacking.mean() > 0.5:
-        raise DataError(
-            f"the new cells have {(~lacking).sum()} of the model's {len(at)} genes (such as {schema.genes[0]!r}); "
-            "give cells with the same gene names"
-        )
-    kind = check_values(cells.X, "continuous" if schema.x_kind == "continuous" else "auto")
-    if (kind == "log1p") != (schema.x_kind == "log1p"):
-        raise DataError(
-            f"the new cells hold {kind} values, the model was fitted on {schema.x_kind}; give {schema.x_kind}"
-        )
-    scaled = log_normalise(cells.X, kind, log_base(cells, kind))[:, np.maximum(at, 0)].toarray()
-    return np.where(lacking, filler.astype(np.float32), scaled), lacking
 
 # %% ../nbs/24_prediction.ipynb #premodec
 @dataclass(frozen=True)
@@ -287,26 +298,26 @@ def new_requests(model: Model, new: NewCells, perturbations: Sequence[str]) -> l
         for name in perturbations
     ]
 
+# %% ../nbs/24_prediction.ipynb #007723f7
+def _controls_by_group(task: Task, groups: Sequence[str] | None) -> dict[str, np.ndarray]:
+    "Rows of the control cells of each group asked for, all with enough of them by default. Raises `DataError`."
+    controls = {g: task.cells(g, task.control) for g in dict.fromkeys(map(str, task.group))}
+    if groups is None:
+        return {g: rows for g, rows in controls.items() if len(rows) >= task.min_cells}
+    for group in groups:
+        if not len(controls.get(group, ())):
+            raise DataError(f"group {group!r} has no control cells; {close_names(group, controls)}")
+    return {group: controls[group] for group in groups}
+
 # %% ../nbs/24_prediction.ipynb #prerequg
 def _missing(
     task: Task, perturbations: Sequence[str] | None, groups: Sequence[str] | None
 ) -> list[tuple[str, str, np.ndarray]]:
-    "Every group and perturbation that was not measured, with the rows of the control cells."
-    controls = {g: task.cells(g, task.control) for g in dict.fromkeys(map(str, task.group))}
-    wanted = (
-        [g for g, rows in controls.items() if len(rows) >= task.min_cells] if groups is None else list(groups)
-    )
-    for group in wanted:
-        if not len(controls.get(group, ())):
-            raise DataError(f"group {group!r} has no control cells; {close_names(group, controls)}")
+    "Every group and perturbation that was not measured, with the rows of the control cells. Raises `DataError`."
     names = sorted({p for _, p in task.train_conditions}) if perturbations is None else list(perturbations)
+    grid = [(g, p, rows) for g, rows in _controls_by_group(task, groups).items() for p in names]
     measured = set(task.train_conditions)
-    asked = [
-        (g, p, controls[g])
-        for g in wanted
-        for p in names
-        if (g, p) not in measured and not len(task.cells(g, p))
-    ]
+    asked = [(g, p, rows) for g, p, rows in grid if (g, p) not in measured and not len(task.cells(g, p))]
     if not asked:
         raise DataError(
             "every perturbation was measured in every group, so nothing is missing; ask for another perturbation "
@@ -314,24 +325,27 @@ def _missing(
         )
     return asked
 
+# %% ../nbs/24_prediction.ipynb #6a6bdf32
+def _known_parts(model: Model) -> Callable[[str], bool]:
+    "Says of a component whether anything is known of it: it was measured, is a gene, a drug, or a prior describes it."
+    measured, split = {p for _, p in model.schema.measured}, model.schema.components
+    known = measured | set(model.schema.symbols)
+    drugs = {dose_of(part)[0] for p in measured for part in split(p)}
+    priors = [a.response.informed for a in model.answers.values() if a.response.informed is not None]
+    described = lambda part: any(kernel.similarity.knows([part]).all() for kernel in priors)
+    return lambda part: part in known or dose_of(part)[0] in drugs or described(part)
+
 # %% ../nbs/24_prediction.ipynb #prerequ2
 def checked_perturbation(model: Model, name: str) -> str:
     "A perturbation as the model spells it. Raises `DataError` where nothing is known of it."
-    measured = sorted({p for _, p in model.schema.measured})
-    split = model.schema.components
+    measured, split = sorted({p for _, p in model.schema.measured}), model.schema.components
     same = [p for p in measured if split(p) == split(name)]
-    if same:
-        return same[0]
-    drugs = {dose_of(part)[0] for p in measured for part in split(p)}
-    informed = [a.response.informed for a in model.answers.values() if a.response.informed is not None]
-    for part in split(name):
-        described = any(kernel.similarity.knows([part]).all() for kernel in informed)
-        if not (part in measured or part in model.schema.symbols or dose_of(part)[0] in drugs or described):
-            raise DataError(
-                f"nothing is known of perturbation {name!r}: it was not measured, is no measured gene, and no prior "
-                f"describes it; {close_names(name, measured)}"
-            )
-    return name
+    if not same and not all(map(_known_parts(model), split(name))):
+        raise DataError(
+            f"nothing is known of perturbation {name!r}: it was not measured, is no measured gene, and no prior "
+            f"describes it; {close_names(name, measured)}"
+        )
+    return same[0] if same else name
 
 # %% ../nbs/24_prediction.ipynb #preansfo
 NEAREST = {
@@ -355,24 +369,32 @@ def answer_for(model: Model, group: str, perturbation: str) -> tuple[str, Answer
         f"({', '.join(model.answers)}); fit it without a hold-out, on at least three perturbations"
     )
 
+# %% ../nbs/24_prediction.ipynb #1997d78f
+def _shifted(model: Model, answer: Answer, request: Request) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    "What `_moved` gives where an answer falls back: every cell moves by the mean shift, or none moves."
+    shift = answer.response.mean_shift(request.perturbation) if answer.fallback == "mean_shift" else 0.0
+    floor, horizon = -np.inf if model.schema.x_kind == "continuous" else 0.0, answer.guide.horizon
+    times = np.linspace(0, 1, horizon + 1)
+    steps = [np.maximum(request.x + t * shift, floor).astype(np.float32) for t in times]
+    paths = [
+        np.stack([space.encode(x) for x in steps], axis=1)
+        for space in (model.reference, model.representation)
+    ]
+    return steps[-1], *paths
+
 # %% ../nbs/24_prediction.ipynb #premovcl
 def _moved(model: Model, answer: Answer, request: Request) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     "Predicted expression (cells × genes), path in reference space and latent trajectory (cells × steps × d) of one request."
-    x, seed = request.x, model.seed
-    z, horizon = model.representation.encode(x), answer.guide.horizon
     if answer.fallback != "model":
-        shift = answer.response.mean_shift(request.perturbation) if answer.fallback == "mean_shift" else 0.0
-        floor = -np.inf if model.schema.x_kind == "continuous" else 0.0
-        steps = [np.maximum(x + t * shift, floor).astype(np.float32) for t in np.linspace(0, 1, horizon + 1)]
-        path = np.stack([model.reference.encode(step) for step in steps], axis=1)
-        return steps[-1], path, np.stack([model.representation.encode(step) for step in steps], axis=1)
+        return _shifted(model, answer, request)
+    x, z = request.x, model.representation.encode(request.x)
     found = answer.response.directions(x, request.perturbation)
     latent = latent_displacements(x, found, model.representation)
     coefficients = answer.guide.rollout(z, latent)
-    steps = [found.applied(x, coefficients[:, t]) for t in range(horizon + 1)]
+    steps = [found.applied(x, coefficients[:, t]) for t in range(answer.guide.horizon + 1)]
     path = np.stack([model.reference.encode(step) for step in steps], axis=1)
     trajectory = z[:, None] + np.einsum("ctk,ckd->ctd", coefficients, latent)
-    return recounted(x, steps[-1], model.schema.x_kind, model.dispersion, seed), path, trajectory
+    return recounted(x, steps[-1], model.schema.x_kind, model.dispersion, model.seed), path, trajectory
 
 # %% ../nbs/24_prediction.ipynb #premolcc
 def _molecules(x: np.ndarray, control: np.ndarray) -> sparse.csr_matrix:
@@ -384,22 +406,14 @@ def _molecules(x: np.ndarray, control: np.ndarray) -> sparse.csr_matrix:
 # %% ../nbs/24_prediction.ipynb #prepredr
 def predict_requests(model: Model, requests: Sequence[Request], group_key: str | None) -> ad.AnnData:
     "Predicted cells of all requests, with paths, and what kind of question each was."
-    parts, paths, trajectories, asked = [], [], [], []
-    for request in requests:
-        question, answer = answer_for(model, request.group, request.perturbation)
-        x, path, trajectory = _moved(model, answer, request)
-        parts.append(PredictedCells(request.group, request.perturbation, request.names, request.x, x))
-        paths.append(path)
-        trajectories.append(trajectory)
-        asked.append(
-            (request.group, request.perturbation, question, answer.fallback, unlikeness(answer, request.x))
-        )
+    answers = [answer_for(model, request.group, request.perturbation) for request in requests]
+    moved = [_moved(model, answer, request) for request, (_, answer) in zip(requests, answers, strict=True)]
+    parts = [PredictedCells(*request, x) for request, (x, *_) in zip(requests, moved, strict=True)]
     key = model.schema.perturbation_key
     cells = assemble(parts, model.schema.genes, perturbation_key=key, group_key=group_key)
-    cells.obsm["waddington_trajectory"] = np.concatenate(trajectories).astype(np.float32)
-    cells.obsm["waddington_path"] = np.concatenate(paths)
-    columns = ["group", "perturbation", "question", "answered_by", "unlikeness"]
-    cells.uns["waddington_questions"] = pd.DataFrame(asked, columns=columns)
+    cells.obsm["waddington_trajectory"] = np.concatenate([m[2] for m in moved]).astype(np.float32)
+    cells.obsm["waddington_path"] = np.concatenate([m[1] for m in moved])
+    cells.uns["waddington_questions"] = _asked_table(requests, answers)
     cells.uns["waddington_group_key"] = group_key or ""
     if model.schema.x_kind == "counts":
         cells.layers["counts"] = _molecules(cells.X, cells.layers["control"])
@@ -413,20 +427,30 @@ def asked_conditions(cells: ad.AnnData) -> Iterator[tuple[pd.Series, np.ndarray]
         mask = (cells.obs[output_column("perturbation", key)] == row["perturbation"]).to_numpy()
         yield row, mask & (cells.obs[key] == row["group"]).to_numpy() if key else mask
 
+# %% ../nbs/24_prediction.ipynb #7645e463
+def _nearest(one: GeneMeans, others: Sequence[GeneMeans]) -> float:
+    "Distance of a mean to the nearest of others; what sampling of cells adds to it is taken off."
+    squared = [np.sum((o.mean - one.mean) ** 2 - o.error - one.error) for o in others]
+    return float(np.sqrt(max(min(squared), 0.0)))
+
 # %% ../nbs/24_prediction.ipynb #preunlic
 def unlikeness(answer: Answer, x: np.ndarray) -> float:
     "Distance of the mean of control cells `x` to the nearest training group, over the median of such distances between those."
-    groups = {c.group: c.control for c in answer.response.conditions}
-    controls = list(groups.values())
+    controls = list({c.group: c.control for c in answer.response.conditions}.values())
     if len(controls) < 2:
         return float("nan")
+    usual = [_nearest(c, controls[:i] + controls[i + 1 :]) for i, c in enumerate(controls)]
+    return _nearest(gene_means(x), controls) / max(float(np.median(usual)), 1e-9)
 
-    def nearest(one, others) -> float:
-        squared = [np.sum((o.mean - one.mean) ** 2 - o.error - one.error) for o in others]
-        return float(np.sqrt(max(min(squared), 0.0)))
-
-    usual = [nearest(c, controls[:i] + controls[i + 1 :]) for i, c in enumerate(controls)]
-    return nearest(gene_means(x), controls) / max(float(np.median(usual)), 1e-9)
+# %% ../nbs/24_prediction.ipynb #3328e6c8
+def _asked_table(requests: Sequence[Request], answers: Sequence[tuple[str, Answer]]) -> pd.DataFrame:
+    "What was asked, and by what it was answered: one row a request."
+    columns = ["group", "perturbation", "question", "answered_by", "unlikeness"]
+    rows = [
+        (request.group, request.perturbation, question, answer.fallback, unlikeness(answer, request.x))
+        for request, (question, answer) in zip(requests, answers, strict=True)
+    ]
+    return pd.DataFrame(rows, columns=columns)
 
 # %% ../nbs/24_prediction.ipynb #prefitqu
 def questions_of(task: Task) -> list[str]:
@@ -444,23 +468,23 @@ def questions_of(task: Task) -> list[str]:
         found += ["both"] if len(groups) > 1 else []
     return found
 
+# %% ../nbs/24_prediction.ipynb #7a6b0ca1
+def _features_of(prior, named: Sequence[str], symbols: Sequence[str]) -> pd.DataFrame:
+    "The features of one prior. Raises `DataError` for a file that knows none of the perturbations."
+    if isinstance(prior, pd.DataFrame):
+        return prior
+    read_prior(prior, named)
+    return read_prior(prior, list(dict.fromkeys([*named, *map(str, symbols)])))
+
 # %% ../nbs/24_prediction.ipynb #prefitpr
 def _features(task: Task, prior) -> list[pd.DataFrame]:
     "Features that may say which perturbations are alike: loadings of the measured genes, and those of the user."
     given = [prior] if isinstance(prior, str | Path | pd.DataFrame) else list(prior)
-    named = sorted(
-        {part for _, p in (*task.train_conditions, *task.test_conditions) for part in task.components(p)}
-    )
+    labels = [p for _, p in (*task.train_conditions, *task.test_conditions)]
+    named = sorted({part for p in labels for part in task.components(p)})
     of_genes = loadings(fit_pca(task.x[task.is_train], 10), task.symbols)
-    tables = [of_genes[~of_genes.index.duplicated()]]
-    for one in given:
-        if not isinstance(one, pd.DataFrame):
-            read_prior(one, named)  # refuses a file that knows none of the perturbations
-            one = read_prior(
-                one, [*named, *(g for g in dict.fromkeys(map(str, task.symbols)) if g not in named)]
-            )
-        tables.append(one)
-    return tables
+    of_genes = of_genes[~of_genes.index.duplicated()]
+    return [of_genes, *(_features_of(one, named, task.symbols) for one in given)]
 
 # %% ../nbs/24_prediction.ipynb #b5703bcf
 @singledispatch
