@@ -15,7 +15,7 @@ import numpy as np
 
 from .prediction import as_prediction, questions_of
 from .priors import measured_components
-from .representations import fit_pca, nonnegative
+from .representations import nonnegative, training_pca
 from waddington_nb.responses import (
     ConditionSummary,
     GeneMeans,
@@ -68,7 +68,7 @@ def _mean_change(task: Task, perturbation: str) -> np.ndarray:
 # %% ../nbs/25_baselines.ipynb #1729e2ac
 def transport_ridge(task: Task, n_latent: int = 50) -> ad.AnnData:
     "Move each start cell by the ridge field of its perturbation in PCA space."
-    pca = fit_pca(task.x[task.is_train], n_latent)
+    pca = training_pca(task, n_latent)
     cells, question = condition_cells(task, pca), questions_of(task)[0]
     summaries = summarise(task, cells)
     model = ResponseModel(question, pca, tuple(task.symbols), summaries, task.components)

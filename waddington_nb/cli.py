@@ -171,8 +171,8 @@ def add_fit_options(parser: argparse.ArgumentParser, out: str) -> None:
     add("--stages", default="trpo,ppo", choices=["trpo,ppo", "ppo", "trpo", "none"], help=stages)
     add("--schedule", default="sequential", choices=orders, help="of the stages")
     add("--init", default="pretrained", choices=starts, help="first policy (default pretrained)")
-    steps = "environment steps of all stages together (default 60000)"
-    add("--steps", type=_count, default=60_000, metavar="N", help=steps)
+    steps = "environment steps of all stages together (default 30000)"
+    add("--steps", type=_count, default=30_000, metavar="N", help=steps)
     add("--seed", type=_seed, default=0, metavar="S", help="of everything random (default 0)")
     add("--device", default="auto", metavar="DEVICE", help="auto, cpu or cuda (default auto)")
     add("--resume", action="store_true", help="go on with an unfinished run in the same folder")

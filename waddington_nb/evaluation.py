@@ -38,7 +38,7 @@ def _expression(task: Task, cells: ad.AnnData, name: str) -> np.ndarray:
         raise DataError(f"{name} {what}; {_REMEDY}")
     if not cells.var_names.is_unique:
         raise DataError(f"{name} has a gene twice; call its var_names_make_unique()")
-    if len(missing := np.setdiff1d(task.genes, cells.var_names)):
+    if len(missing := task.genes[pd.Index(cells.var_names).get_indexer(task.genes) < 0]):
         raise DataError(
             f"{name} has {cells.n_vars} genes and lacks {str(missing[0])!r}; it needs the {len(task.genes)} of task.genes"
         )

@@ -20,6 +20,7 @@ import ot
 from scipy import sparse
 from scipy.spatial.distance import cdist
 from scipy.special import ndtr
+from sklearn import config_context
 from sklearn.metrics.pairwise import euclidean_distances
 
 from .core import DataError
@@ -176,8 +177,9 @@ def top_genes(real: np.ndarray, control: np.ndarray, k: int = 100) -> np.ndarray
 def energy_distance(x: np.ndarray, y: np.ndarray) -> float:
     "2 E|X-Y| - E|X-X'| - E|Y-Y'| of two sets of cells (cells × features), Euclidean, all pairs."
     x, y = populations(x, y)
-    between, within_x, within_y = euclidean_distances(x, y), euclidean_distances(x), euclidean_distances(y)
-    return float(2 * between.mean() - within_x.mean() - within_y.mean())
+    with config_context(assume_finite=True, skip_parameter_validation=True):  # `populations` has looked
+        between, within = euclidean_distances(x, y), [euclidean_distances(z) for z in (x, y)]
+    return float(2 * between.mean() - within[0].mean() - within[1].mean())
 
 # %% ../nbs/18_metrics.ipynb #bbaa211a
 def energy_distance_squared(x: np.ndarray, y: np.ndarray) -> float:

@@ -35,7 +35,7 @@ from .labels import require_key
 from .measurements import check_values, log_normalise, read
 from .metrics import energy_distance, pearson_r
 from .policies import mode
-from .ppo import FIELDS, ppo_loss
+from .ppo import FIELDS, Adam, ppo_loss
 from .representations import fit_autoencoder, fit_pca
 from .rollouts import Batch, collect
 from .tasks import variable_genes
@@ -402,16 +402,15 @@ def trained(
     return lambda observation: mode(agent.policy(observation))
 
 # %% ../nbs/34_paper.ipynb #f3c48693
-def _stacked(agents: Sequence[Agent]) -> tuple[list[Tensor], torch.optim.Adam]:
+def _stacked(agents: Sequence[Agent]) -> tuple[list[Tensor], Adam]:
     "The parameters of all agents, one on another, and an Adam that remembers what theirs do."
     each = [[*agent.policy.parameters(), *agent.value.parameters()] for agent in agents]
     wide = [torch.stack([p.detach() for p in same]).requires_grad_() for same in zip(*each, strict=True)]
-    adam = torch.optim.Adam(wide, lr=3e-4, eps=1e-5, fused=True)
-    for k, parameter in enumerate(wide):
-        memory = [agent.optimiser.state.get(part[k]) for agent, part in zip(agents, each, strict=True)]
+    adam = Adam(wide)
+    for k, memory in enumerate(zip(*(agent.optimiser.memory for agent in agents), strict=True)):
         if memory[0]:
             both = {name: torch.stack([m[name] for m in memory]) for name in ("exp_avg", "exp_avg_sq")}
-            adam.state[parameter] = {"step": memory[0]["step"].clone()} | both
+            adam.memory[k] = {"step": memory[0]["step"].clone()} | both
     return wide, adam
 
 # %% ../nbs/34_paper.ipynb #76eb92f1
@@ -450,7 +449,7 @@ def _ppo_side_by_side(
 ) -> None:
     "A PPO stage without early stop for all agents, in place."
     wide, adam = _stacked(agents)
-    adam.param_groups[0]["lr"] = stage.learning_rate
+    adam.learning_rate = stage.learning_rate
     losses, rows = _losses(agents[0], stage), torch.arange(len(agents))[:, None]
     for _ in iterations_of([stage], "sequential", cells * worlds[0].horizon):
         batches = [

@@ -229,6 +229,7 @@ def plot_genes(moved: pd.DataFrame, title: str = "", ax: Axes | None = None, *, 
 def png(figure: Figure, dpi: int = 110) -> bytes:
     "A figure as PNG bytes, the same for the same figure; the figure is closed."
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight", metadata={"Software": None})
+    figure.set_layout_engine("constrained")  # one drawing; a tight bounding box takes two
+    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
     plt.close(figure)
     return buffer.getvalue()

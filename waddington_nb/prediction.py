@@ -37,11 +37,11 @@ from .policies import Policy
 from .priors import PerturbationKernel, Similarity, loadings, read_prior
 from waddington_nb.representations import (
     Representation,
-    fit_pca,
     fit_representation,
     molecule,
     overdispersion,
     representation_from,
+    training_pca,
 )
 from waddington_nb.responses import (
     QUESTIONS,
@@ -482,7 +482,7 @@ def _features(task: Task, prior) -> list[pd.DataFrame]:
     given = [prior] if isinstance(prior, str | Path | pd.DataFrame) else list(prior)
     labels = [p for _, p in (*task.train_conditions, *task.test_conditions)]
     named = sorted({part for p in labels for part in task.components(p)})
-    of_genes = loadings(fit_pca(task.x[task.is_train], 10), task.symbols)
+    of_genes = loadings(training_pca(task, 10), task.symbols)
     of_genes = of_genes[~of_genes.index.duplicated()]
     return [of_genes, *(_features_of(one, named, task.symbols) for one in given)]
 
@@ -499,7 +499,7 @@ def fit(task, *arguments, **options):
 @single_thread()
 def _fit_task(
     task: Task,
-    stages: Sequence[Stage] = (TRPO(steps=20_000), PPO(steps=40_000)),  # [] fits the closed form only
+    stages: Sequence[Stage] = (TRPO(steps=10_000), PPO(steps=20_000)),  # [] fits the closed form only
     seed: int = 0,
     *,
     representation: str = "pca",  # or 'autoencoder', 'graph'
@@ -515,7 +515,10 @@ def _fit_task(
     "Fit representation, directions, coefficients and policy on the training cells. Raises `DataError` for unknown options."
     if init not in ("random", "pretrained"):
         raise DataError(f"init {init!r} is unknown; choose 'random' or 'pretrained'")
-    encoder = fit_representation(representation, task.x[task.is_train], n_latent, seed=seed)
+    if representation == "pca":
+        encoder = training_pca(task, n_latent)
+    else:
+        encoder = fit_representation(representation, task.x[task.is_train], n_latent, seed=seed)
     cells, questions = condition_cells(task, encoder, seed), questions_of(task)
     dispersion = overdispersion([task.x[condition.perturbed] for condition in task.conditions()])
     features = _features(task, prior) if set(questions) - {"cells", "group"} else []

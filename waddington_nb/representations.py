@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Arrays', 'MAPS', 'BASE', 'FUSIONS', 'Maps', 'array_sizes', 'Representation', 'representation_from', 'fit_pca',
-           'check_n_latent', 'fit_autoencoder', 'fit_graph', 'fit_representation', 'tf_idf', 'fit_lsi', 'Joint',
-           'modality_weights', 'fit_mofa', 'fit_joint', 'joint_sizes', 'joint_from', 'nonnegative', 'molecule',
+           'check_n_latent', 'fit_autoencoder', 'fit_graph', 'training_pca', 'fit_representation', 'tf_idf', 'fit_lsi',
+           'Joint', 'modality_weights', 'fit_mofa', 'fit_joint', 'joint_sizes', 'joint_from', 'nonnegative', 'molecule',
            'overdispersion', 'even_uniforms', 'poisson_quantile', 'binomial_quantile', 'recount']
 
 # %% ../nbs/08_representations.ipynb #2a945cab
@@ -15,6 +15,7 @@ from functools import cached_property
 from importlib.util import find_spec
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import anndata as ad
 import numpy as np
@@ -30,6 +31,7 @@ from torch.nn.functional import elu, leaky_relu
 
 from .core import DataError, close_names, single_thread
 from .measurements import _muon
+from .tasks import Task
 
 # %% ../nbs/08_representations.ipynb #33ca8e2c
 Arrays = Mapping[str, np.ndarray]
@@ -371,10 +373,21 @@ def _stacked(low: Representation, high: Representation) -> Representation:
     numbered = [{f"{i}.{name}": a for name, a in r.arrays.items()} for i, r in enumerate((low, high))]
     return representation_from(f"{low.kind}>{high.kind}", numbered[0] | numbered[1])
 
+# %% ../nbs/08_representations.ipynb #f34beda5
+BASE = 50  # principal components found at once; in them `graph` looks for neighbours
+_FOUND: WeakKeyDictionary[Task, dict[int, Representation]] = WeakKeyDictionary()
+
+
+def training_pca(task: Task, n_latent: int = BASE) -> Representation:
+    "The first `n_latent` principal components of a task's training cells. Raises `DataError` for `n_latent` below 1."
+    check_n_latent(n_latent)
+    found, wide = _FOUND.setdefault(task, {}), max(n_latent, BASE)
+    if wide not in found:
+        found[wide] = fit_pca(task.x[task.is_train], wide)
+    arrays = found[wide].arrays
+    return representation_from("pca", {**arrays, "components": arrays["components"][:, :n_latent]})
+
 # %% ../nbs/08_representations.ipynb #6093f85d
-BASE = 50  # principal components in which `graph` looks for neighbours
-
-
 def fit_representation(
     kind: str,  # 'pca', 'autoencoder', or 'graph' (attention in principal components)
     x: np.ndarray,  # training cells × genes

@@ -37,7 +37,7 @@ from waddington_nb.policies import (
     mode,
     sample,
 )
-from .ppo import adapted_penalty, ppo_epochs
+from .ppo import Adam, adapted_penalty, ppo_epochs
 from .rollouts import Batch, collect
 from .trpo import trpo_step
 from .worlds import Restart, World, to_space
@@ -64,7 +64,7 @@ class Agent:
             hidden = policy_options.get("hidden", (64, 64))
             self.value = Value(observation_size, hidden, normalise).to(device)
         parameters = [*self.policy.parameters(), *self.value.parameters()]
-        self.optimiser = torch.optim.Adam(parameters, lr=3e-4, eps=1e-5, fused=True)
+        self.optimiser = Adam(parameters)
         self.beta = 1.0
 
     def see(self, observation: Tensor) -> None:
@@ -78,8 +78,8 @@ class Agent:
         named = {f"policy.{k}": v for k, v in self.policy.state_dict().items()}
         named |= {f"value.{k}": v for k, v in self.value.state_dict().items()}
         named["beta"] = torch.tensor(self.beta, dtype=torch.float64)
-        for i, state in self.optimiser.state_dict()["state"].items():
-            named |= {f"adam.{i}.{k}": torch.as_tensor(v) for k, v in state.items()}
+        for i, memory in enumerate(self.optimiser.memory):
+            named |= {f"adam.{i}.{k}": v for k, v in memory.items()}
         return {name: named[name].detach().cpu().contiguous().clone() for name in sorted(named)}
 
     def load(self, tensors: dict[str, Tensor]) -> None:
@@ -88,12 +88,8 @@ class Agent:
         self.policy.load_state_dict(part("policy."))
         self.value.load_state_dict(part("value."))
         self.beta = tensors["beta"].item()
-        memory = self.optimiser.state_dict()
-        memory["state"] = {}
-        for key, v in part("adam.").items():
-            i, name = key.split(".")
-            memory["state"].setdefault(int(i), {})[name] = v
-        self.optimiser.load_state_dict(memory)
+        for i, p in enumerate(self.optimiser.parameters):
+            self.optimiser.memory[i] = {k: v.to(p.device).clone() for k, v in part(f"adam.{i}.").items()}
 
 # %% ../nbs/14_training.ipynb #365306df
 def agent_for(world: World, seed: int, **options) -> Agent:
@@ -135,7 +131,7 @@ class TRPO:
             sub_sampling_factor=self.sub_sampling_factor,
             kl_constraint=self.kl_constraint, line_search=self.line_search,
         )  # fmt: skip
-        _set_learning_rate(agent.optimiser, share * self.learning_rate)
+        agent.optimiser.learning_rate = share * self.learning_rate
         _fit_value(agent.value, agent.optimiser, batch, generator, self.n_critic_updates, self.batch_size)
         return step.kl
 
@@ -169,7 +165,7 @@ class PPO:
 
     def update(self, agent: Agent, batch: Batch, generator: torch.Generator, left: float = 1.0) -> float:
         "Improve `agent` in place with `left` of the stage to go; returns an estimate of KL(old‖new)."
-        _set_learning_rate(agent.optimiser, self.learning_rate * (left if self.anneal else 1.0))
+        agent.optimiser.learning_rate = self.learning_rate * (left if self.anneal else 1.0)
         kl = ppo_epochs(
             agent.policy, agent.value, agent.optimiser, batch, generator, self.n_epochs, self.batch_size,
             self.max_grad_norm, target_kl=None if self.kl_penalty else self.target_kl, clip_range=self.clip_range,
@@ -189,16 +185,10 @@ def _positive(stage, *names: str) -> None:
 # %% ../nbs/14_training.ipynb #728c55b8
 Stage = TRPO | PPO
 
-# %% ../nbs/14_training.ipynb #3449bb12
-def _set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
-    "Set the learning rate of all groups."
-    for group in optimiser.param_groups:
-        group["lr"] = rate
-
 # %% ../nbs/14_training.ipynb #a0bcb2d9
 def _fit_value(
     value: nn.Module,
-    optimiser: torch.optim.Optimizer,
+    optimiser: Adam,
     batch: Batch,
     generator: torch.Generator,
     n_epochs: int,
@@ -210,7 +200,7 @@ def _fit_value(
             batch_size
         ):
             loss = (value(batch.observation[index]) - batch.target[index]).square().mean()
-            optimiser.zero_grad(set_to_none=True)
+            optimiser.zero_grad()
             loss.backward()
             optimiser.step()
 
@@ -397,7 +387,7 @@ def clone(
 # %% ../nbs/14_training.ipynb #134c8f44
 def _imitate(policy: Policy, observation: Tensor, wanted: Tensor, generator, n_epochs: int) -> None:
     "Fit the policy's network to wanted actions in minibatches, in place; the skip connection stays."
-    optimiser = torch.optim.Adam(policy.network.parameters(), lr=1e-3)
+    optimiser = Adam(policy.network.parameters(), 1e-3, eps=1e-8)
     for _ in range(n_epochs):
         order = torch.randperm(len(observation), generator=generator, device=observation.device)
         for index in order.split(512):

@@ -16,7 +16,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from itertools import permutations
 from typing import NamedTuple
-from weakref import WeakKeyDictionary
 
 import anndata as ad
 import matplotlib.pyplot as plt
@@ -39,7 +38,7 @@ from waddington_nb.metrics import (
     weighted_energy,
     weighted_transport,
 )
-from .representations import Representation, fit_pca
+from .representations import Representation, training_pca
 from .tasks import Task
 
 # %% ../nbs/19_trajectories.ipynb #97b037d5
@@ -81,15 +80,9 @@ def ordered_means(z: np.ndarray, time: np.ndarray, points: int) -> np.ndarray:
     )
 
 # %% ../nbs/19_trajectories.ipynb #96aa99f4
-_SPACES: WeakKeyDictionary[Task, dict[int, Representation]] = WeakKeyDictionary()
-
-
 def reference_space(task: Task, n: int = 30) -> Representation:
     "The space in which every method's paths are compared: `n` principal components of the training cells."
-    known = _SPACES.setdefault(task, {})
-    if n not in known:
-        known[n] = fit_pca(task.x[task.is_train], n)
-    return known[n]
+    return training_pca(task, n)
 
 # %% ../nbs/19_trajectories.ipynb #1322fa8e
 def dtw(a: np.ndarray, b: np.ndarray) -> float:

@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, jvp, vjp
+from torch.autograd import forward_ad
+from torch.func import functional_call
 
 from .core import DataError
 from .policies import fisher, kl_divergence, log_prob
@@ -50,22 +51,33 @@ def normalised(advantage: Tensor) -> Tensor:
     deviation = advantage.std() if len(advantage) > 1 else 0.0
     return (advantage - advantage.mean()) / (deviation + 1e-8)
 
+# %% ../nbs/12_trpo.ipynb #27be860c
+def _pushed(policy: nn.Module, observation: Tensor, v: Tensor) -> tuple[Tensor, ...]:
+    "J v: how the parameters of the policy's distributions change when its own parameters change by v."
+    with forward_ad.dual_level():
+        pairs = zip(policy.named_parameters(), _unflat(v, policy).values(), strict=True)
+        duals = {name: forward_ad.make_dual(p.detach(), tangent) for (name, p), tangent in pairs}
+        found = [forward_ad.unpack_dual(out) for out in functional_call(policy, duals, (observation,))]
+    return tuple(torch.zeros_like(t.primal) if t.tangent is None else t.tangent for t in found)
+
 # %% ../nbs/12_trpo.ipynb #b9bfd17f
 def fisher_vector_product(
     policy: nn.Module, observation: Tensor, cg_damping: float, sub_sampling_factor: int = 1
 ) -> Callable[[Tensor], Tensor]:
     "v ↦ H v + cg_damping·v, H the policy's mean Fisher matrix over every `sub_sampling_factor`-th observation."
     observation = observation[::sub_sampling_factor]
-    parameters = {name: p.detach() for name, p in policy.named_parameters()}
-    outputs = lambda parameters: tuple(functional_call(policy, parameters, (observation,)))
-    p, pull_back = vjp(outputs, parameters)
-    p = type(policy(observation[:1]))(*p)
+    p = policy(observation)
+    fixed = type(p)(*(t.detach() for t in p))
 
     def product(v: Tensor) -> Tensor:
-        _, pushed = jvp(outputs, (parameters,), (_unflat(v, policy),))
-        scaled = tuple(m / m[..., 0].numel() for m in fisher(p, pushed))  # a mean over rows
-        (pulled,) = pull_back(scaled)
-        return flat(pulled.values()) + cg_damping * v
+        scaled = [
+            m / m[..., 0].numel() for m in fisher(fixed, _pushed(policy, observation, v))
+        ]  # a mean over rows
+        parameters = list(policy.parameters())
+        pulled = torch.autograd.grad(
+            p, parameters, scaled, retain_graph=True, allow_unused=True, materialize_grads=True
+        )
+        return flat(pulled) + cg_damping * v
 
     return product
 
