@@ -67,6 +67,31 @@ def forecast_verdict(model: Model, cells: ad.AnnData) -> str:
         said.append(_sentence(question, rows, answer))
     return " ".join(said)
 
+# %% ../nbs/30_forecasts.ipynb #3e90babd
+def _bold_ones(rows: pd.DataFrame, at_least: float = 1.05) -> str:
+    "A sentence on conditions that are moved farther than the mean shift moves them; empty where there are none."
+    bold = rows[rows["boldness"] > at_least]
+    if not len(bold):
+        return ""
+    most = bold.loc[bold["boldness"].idxmax()]
+    return (
+        f" {len(bold)} of {len(rows)} predicted condition{'s' if len(rows) > 1 else ''} "
+        f"move{'s' if len(bold) == 1 else ''} cells farther than the mean shift does, {most['perturbation']} in "
+        f"{most['group']} {most['boldness']:.2f} times as far: doubt the size of such a change first."
+    )
+
+# %% ../nbs/30_forecasts.ipynb #f84d9e19
+def _skill(answer) -> str:
+    "What left-out conditions say of an answer that is followed, and the worst of them."
+    gain = improvement(answer.evidence, "mean_shift")
+    beyond = "beat the mean shift" if min(gain.values()) > 0 else "beat the mean shift in one of two scores"
+    worst, ratio = worst_unit(answer.evidence)
+    warned = "; such a one may await you" if ratio > 1.05 else ""
+    return (
+        f"predicted by the model; conditions that were left out {beyond} ({_shown(answer.evidence)}). Worst of them: "
+        f"{worst}, with {ratio:.2f} times the energy distance of the better null{warned}."
+    )
+
 # %% ../nbs/30_forecasts.ipynb #fcastve2
 def _sentence(question: str, rows: pd.DataFrame, answer) -> str:
     "One sentence on the conditions that ask one kind of question."
@@ -85,14 +110,7 @@ def _sentence(question: str, rows: pd.DataFrame, answer) -> str:
         )
     if answer.fallback == "mean_shift":
         return f"{what}: the prediction is the mean shift, since left-out conditions show no skill beyond it ({shown})."
-    gain = improvement(answer.evidence, "mean_shift")
-    beyond = "beat the mean shift" if min(gain.values()) > 0 else "beat the mean shift in one of two scores"
-    worst, ratio = worst_unit(answer.evidence)
-    warned = "; such a one may await you" if ratio > 1.05 else ""
-    return (
-        f"{what}: predicted by the model; conditions that were left out {beyond} ({shown}). Worst of them: {worst}, "
-        f"with {ratio:.2f} times the energy distance of the better null{warned}."
-    )
+    return f"{what}: {_skill(answer)}{_bold_ones(rows)}"
 
 # %% ../nbs/30_forecasts.ipynb #fcastve3
 def _shown(evidence: pd.DataFrame) -> str:
@@ -206,7 +224,8 @@ def forecast_page(
 # %% ../nbs/30_forecasts.ipynb #fcastpa3
 _ASKED_NOTE = """Each row is one prediction. 'answered_by' is what left-out conditions support: the model, the mean shift, or
 no change. 'unlikeness' is the distance of the control cells to the nearest training group, in units of how far training groups
-are from their own nearest: near 1 is usual, 3 is another world."""
+are from their own nearest: near 1 is usual, 3 is another world. 'boldness' is how far the mean moves, in units of the mean shift:
+above 1 the prediction goes beyond what other groups showed on average."""
 _EVIDENCE_NOTE = """Conditions that were measured, each predicted without its unit by the same procedure, mean over units.
 pearson_delta is better when higher, energy_distance when lower. null is the better of no change and the mean shift; the ceiling is
 one half of the real cells against the other."""

@@ -291,10 +291,8 @@ def new_requests(model: Model, new: NewCells, perturbations: Sequence[str]) -> l
     if not perturbations:
         raise DataError("say what is done to the new cells: give a perturbation")
     return [
-        Request(
-            group, checked_perturbation(model, name), new.names[new.group == group], new.x[new.group == group]
-        )
-        for group in dict.fromkeys(new.group)
+        Request(group, checked_perturbation(model, name), new.names[rows], new.x[rows])
+        for group, rows in ((group, new.group == group) for group in dict.fromkeys(new.group))
         for name in perturbations
     ]
 
@@ -413,7 +411,7 @@ def predict_requests(model: Model, requests: Sequence[Request], group_key: str |
     cells = assemble(parts, model.schema.genes, perturbation_key=key, group_key=group_key)
     cells.obsm["waddington_trajectory"] = np.concatenate([m[2] for m in moved]).astype(np.float32)
     cells.obsm["waddington_path"] = np.concatenate([m[1] for m in moved])
-    cells.uns["waddington_questions"] = _asked_table(requests, answers)
+    cells.uns["waddington_questions"] = _asked_table(requests, answers, [m[0] for m in moved])
     cells.uns["waddington_group_key"] = group_key or ""
     if model.schema.x_kind == "counts":
         cells.layers["counts"] = _molecules(cells.X, cells.layers["control"])
@@ -442,13 +440,29 @@ def unlikeness(answer: Answer, x: np.ndarray) -> float:
     usual = [_nearest(c, controls[:i] + controls[i + 1 :]) for i, c in enumerate(controls)]
     return _nearest(gene_means(x), controls) / max(float(np.median(usual)), 1e-9)
 
-# %% ../nbs/24_prediction.ipynb #3328e6c8
-def _asked_table(requests: Sequence[Request], answers: Sequence[tuple[str, Answer]]) -> pd.DataFrame:
-    "What was asked, and by what it was answered: one row a request."
-    columns = ["group", "perturbation", "question", "answered_by", "unlikeness"]
+# %% ../nbs/24_prediction.ipynb #e5b4c109
+def _boldness(answer: Answer, request: Request, x: np.ndarray) -> float:
+    "Length of the mean change to predicted cells `x` over that of the mean shift; not a number where that is zero."
+    change = x.mean(axis=0, dtype=float) - request.x.mean(axis=0, dtype=float)
+    usual = float(np.linalg.norm(answer.response.mean_shift(request.perturbation)))
+    return float(np.linalg.norm(change)) / usual if usual else float("nan")
+
+# %% ../nbs/24_prediction.ipynb #1810ab66
+def _asked_table(
+    requests: Sequence[Request], answers: Sequence[tuple[str, Answer]], cells: Sequence[np.ndarray]
+) -> pd.DataFrame:
+    "What was asked, and by what it was answered: one row a request; `cells` are the predicted ones of each."
+    columns = ["group", "perturbation", "question", "answered_by", "unlikeness", "boldness"]
     rows = [
-        (request.group, request.perturbation, question, answer.fallback, unlikeness(answer, request.x))
-        for request, (question, answer) in zip(requests, answers, strict=True)
+        (
+            one.group,
+            one.perturbation,
+            question,
+            answer.fallback,
+            unlikeness(answer, one.x),
+            _boldness(answer, one, x),
+        )
+        for one, (question, answer), x in zip(requests, answers, cells, strict=True)
     ]
     return pd.DataFrame(rows, columns=columns)
 
