@@ -4,10 +4,9 @@
 
 # %% auto #0
 __all__ = ['TABLES', 'SCHEMAS', 'recognised', 'PaperCells', 'paper_cells', 'simulated_cells', 'graph_attention',
-           'fused_embedding', 'PaperScreen', 'Arm', 'screened', 'screen_arm', 'AutonomousWorld', 'DriftWorld',
-           'drift_arm', 'start_final', 'mean_path_dtw', 'run_from', 'controllers', 'scored', 'methods', 'trained',
-           'trained_seeds', 'arms_of', 'paper_table', 'honest_arm', 'honest_arms', 'corrected_table', 'seed_difference',
-           'plot_published', 'reproduce']
+           'fused_embedding', 'Arm', 'screened', 'screen_arm', 'AutonomousWorld', 'drift_arm', 'start_final',
+           'mean_path_dtw', 'run_from', 'controllers', 'scored', 'methods', 'trained', 'arms_of', 'honest_arm',
+           'honest_arms', 'corrected_table', 'seed_difference', 'plot_published', 'reproduce']
 
 # %% ../nbs/34_paper.ipynb #c88f7db5
 import os

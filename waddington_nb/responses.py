@@ -6,9 +6,8 @@
 __all__ = ['Field', 'MAX_CELLS_PER_ARM', 'SLOPE', 'ALONE', 'LEAST', 'TERMS', 'QUESTIONS', 'DIRECTIONS', 'SHARED',
            'RIDGE_PENALTIES', 'transport_plan', 'transport_displacement', 'Moments', 'moments', 'ridge_field',
            'GeneMeans', 'gene_means', 'ConditionSummary', 'ConditionCells', 'condition_cells', 'summarise',
-           'group_covariance', 'response_terms', 'question_of', 'kept_without', 'Displacements', 'displacements',
-           'latent_displacements', 'ResponseModel', 'LeftOutCondition', 'left_out_goal', 'choose_ridge_penalty',
-           'fit_response']
+           'question_of', 'kept_without', 'Displacements', 'displacements', 'latent_displacements', 'ResponseModel',
+           'LeftOutCondition', 'choose_ridge_penalty', 'fit_response']
 
 # %% ../nbs/22_responses.ipynb #6960a1aa
 from collections.abc import Callable, Sequence
