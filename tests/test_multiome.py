@@ -467,3 +467,26 @@ def test_a_third_of_an_hour_is_scored(parts):
     cells = wd.fit(task, [], n_latent=4).predict(task)
     table = wd.evaluate(task, {"ours": {np.int64(3): cells, 4: cells}}).table
     assert set(table["seed"]) == {3, 4} and len(table) and table["value"].notna().all()
+
+
+def test_values_with_a_sign_are_not_cut_at_zero(parts):
+    rna = parts["rna"].copy()
+    rna.X = np.log1p(np.asarray(rna.X.todense() if sparse.issparse(rna.X) else rna.X)) - 3
+    task = TimeCourseTask({"rna": rna}, "hours", 1, x_kind="continuous")
+    cells = quick(task).predict(task, 1.0)
+    assert (cells["rna"].X < -1).mean() > 0.3
+    found = wd.evaluate(task, {"model": cells}).table
+    assert np.isfinite(found["value"]).all()
+
+
+def test_a_treated_arm_with_fewer_times_than_its_control_is_fitted(parts):
+    rna = parts["rna"].copy()
+    time = rna.obs["hours"].to_numpy(float)
+    last = time == time.max()
+    rna.obs["arm"] = np.where(np.arange(rna.n_obs) % 2 == 0, "control", "drug")
+    rna.obs.loc[time == time.min(), "arm"] = "control"
+    kept = ~(last & (rna.obs["arm"] == "drug").to_numpy())
+    task = TimeCourseTask({"rna": rna[kept].copy()}, "hours", perturbation_key="arm", control="control")
+    assert len(task.times_of("drug")) < len(task.times_of("control"))
+    cells = quick(task).predict(task, float(task.times_of("drug")[-1]))["rna"]
+    assert set(cells.obs["arm"]) == {"control", "drug"} and np.isfinite(cells.X).all()

@@ -625,11 +625,13 @@ def _padded(values: np.ndarray, points: int) -> np.ndarray:
 # %% ../nbs/31_multiome.ipynb #579b63c5
 def _decoded(model: TimeCourseModel, route: Route, time: float) -> dict[str, np.ndarray]:
     "Features of a route's cells at a time, by modality, cells × features."
-    joint, x, kinds = model.joint, route.start.x, model.schema.kinds
+    joint, x, kinds, held = model.joint, route.start.x, model.schema.kinds, model.schema.held
     path = np.stack([route.states[:, 0], route.at(time)], axis=1)
     decoded = joint.decode(joint.unfold(path, joint.plain(x))[:, 1], x)
     return {
-        name: (nonnegative(v) if kinds[name] == "rna" else v).astype(np.float32)
+        name: (nonnegative(v) if kinds[name] == "rna" and held[name] != "continuous" else v).astype(
+            np.float32
+        )
         for name, v in decoded.items()
     }
 

@@ -602,7 +602,7 @@ were chosen on these times, so the errors are a little too small."""
 def _as_measured(
     cells: np.ndarray, start: np.ndarray, kind: str, dispersion: np.ndarray, seed: int
 ) -> np.ndarray:
-    "Predicted values (cells × features) as measurements: molecules of RNA, peaks open or closed."
+    "Predicted values (cells × features) as measurements: molecules of RNA, peaks open or closed; the rest as it is."
     if kind == "atac":
         return (even_uniforms(cells.shape, np.random.default_rng(seed)) < cells).astype(np.float32)
     return recount(start, cells, dispersion, seed) if kind == "rna" else cells
@@ -650,10 +650,11 @@ def _measured_cells(
         count = np.asarray((m.x[task.is_train] > 0).sum(axis=0)).ravel()
         kept = np.sort(np.argsort(-count, kind="stable")[:features])
         start[name], truth[name] = (m.x[one][:, kept].toarray() for one in rows)
+        kind = "continuous" if m.x_kind == "continuous" else m.kind
         spread = overdispersion([m.x[task.cells(arm, t)][:, kept].toarray() for t in task.times_of(arm)])
         for label, parts in predictions.items():
             mine = (
                 (parts[name].obs["arm"] == arm) & (parts[name].obs["perturbation"] == f"{time:.15g}")
             ).to_numpy()
-            found[label][name] = _as_measured(parts[name].X[mine][:, kept], start[name], m.kind, spread, seed)
+            found[label][name] = _as_measured(parts[name].X[mine][:, kept], start[name], kind, spread, seed)
     return start, truth, found
