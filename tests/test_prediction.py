@@ -12,6 +12,7 @@ from safetensors.numpy import load_file
 
 import waddington_nb as wd
 from waddington_nb.core import DataError
+from waddington_nb.forecasts import forecast_verdict
 from waddington_nb.prediction import load_model
 
 BRIEF = {"stages": [wd.PPO(steps=2000)], "n_latent": 6}
@@ -196,3 +197,32 @@ def test_a_folder_of_an_earlier_version_is_named(tmp_path):
     (tmp_path / "policy.safetensors").write_bytes(b"")
     with pytest.raises(DataError, match="version 0.1"):
         load_model(tmp_path)
+
+
+def test_one_training_group_is_no_evidence():
+    cells = lacking()
+    cells = cells[cells.obs["cell_type"] != "T"].copy()
+    task = wd.Task(cells, group_key="cell_type")
+    one = wd.fit(task, seed=0, stages=[], n_latent=6)
+    predicted = one.predict(task)
+    assert "do not rely on it" in forecast_verdict(one, predicted)
+    assert predicted.uns["waddington_questions"]["unlikeness"].isna().all() and np.isfinite(predicted.X).all()
+
+
+def test_controls_from_another_world_are_told_by_a_number(model):
+    other = made_up(seed=5)
+    other = other[other.obs["perturbation"] == "control"].copy()
+    rate = np.where(np.arange(other.n_vars) < 3, 1000.0, 0.05)  # three genes are all there is
+    other.X = np.random.default_rng(0).poisson(rate, other.shape).astype("float32")
+    cells = model.predict(other, "IFNB")
+    assert cells.uns["waddington_questions"]["unlikeness"].item() > 2
+    assert "unlike those of every training group" in forecast_verdict(model, cells)
+
+
+def test_a_perturbation_of_few_cells_teaches_little_and_breaks_nothing():
+    cells = made_up()
+    treated = np.flatnonzero((cells.obs["cell_type"] == "T") & (cells.obs["perturbation"] == "IFNB"))
+    cells = cells[np.setdiff1d(np.arange(cells.n_obs), treated[4:])].copy()
+    task = wd.Task(cells, group_key="cell_type", hold_out_group="NK", min_cells=3)
+    predicted = wd.fit(task, seed=0, stages=[], n_latent=6).predict(task)
+    assert np.isfinite(predicted.X).all() and (predicted.X >= 0).all()

@@ -67,6 +67,17 @@ def forecast_verdict(model: Model, cells: ad.AnnData) -> str:
     return " ".join(said)
 
 # %% ../nbs/30_forecasts.ipynb #3e90babd
+def _unlike_ones(rows: pd.DataFrame, at_least: float = 2.0) -> str:
+    "A sentence on the group whose control cells are least like those of training; empty if all are as like as usual."
+    if not (rows["unlikeness"] > at_least).any():
+        return ""
+    most = rows.loc[rows["unlikeness"].idxmax()]
+    return (
+        f" Control cells of {most['group']} are unlike those of every training group: {most['unlikeness']:.1f} times as far "
+        "from the nearest as these are from each other."
+    )
+
+# %% ../nbs/30_forecasts.ipynb #6c8395c9
 def _bold_ones(rows: pd.DataFrame, at_least: float = 1.05) -> str:
     "A sentence on conditions that are moved farther than the mean shift moves them; empty where there are none."
     bold = rows[rows["boldness"] > at_least]
@@ -109,7 +120,7 @@ def _sentence(question: str, rows: pd.DataFrame, answer) -> str:
         )
     if answer.fallback == "mean_shift":
         return f"{what}: the prediction is the mean shift, since left-out conditions show no skill beyond it ({shown})."
-    return f"{what}: {_skill(answer)}{_bold_ones(rows)}"
+    return f"{what}: {_skill(answer)}{_unlike_ones(rows)}{_bold_ones(rows)}"
 
 # %% ../nbs/30_forecasts.ipynb #fcastve3
 def _shown(evidence: pd.DataFrame) -> str:
