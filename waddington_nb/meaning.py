@@ -85,7 +85,7 @@ _COLUMNS = {
 }
 _SIGNS = {"activation": 1, "repression": -1, "unknown": 0, "+": 1, "-": -1}
 
-
+# %% ../nbs/44_meaning.ipynb #e2d5455e
 def _edge_columns(table: pd.DataFrame, name: str) -> pd.DataFrame:
     "The columns source, target and weight of a network, whatever they are called. Raises `DataError`."
     there, found = {str(c).casefold(): c for c in table.columns}, {}
@@ -111,7 +111,7 @@ def _signs(weight: pd.Series, name: str) -> np.ndarray:
 def read_network(source: pd.DataFrame | str | Path, name: str = "the network") -> pd.DataFrame:
     "Edges source, target, weight of a signed network, from a table or a .csv or .tsv file. `attrs['notes']` says what was left out. Raises `DataError`."
     if not isinstance(source, pd.DataFrame):
-        name = f"network {source}"
+        name = f"network {Path(source).name}"
         try:
             source = pd.read_csv(source, sep="\t" if ".tsv" in Path(source).suffixes else ",")
         except (OSError, ValueError) as error:
@@ -146,9 +146,10 @@ class Change(NamedTuple):
     genes: np.ndarray  # names, (genes,)
     y: np.ndarray  # (genes,)
     residuals: np.ndarray  # cells × genes; mean 0 over each arm
+    error: float  # of y by sampling of cells, root mean square over genes
     cells: int  # of the smaller arm
 
-
+# %% ../nbs/44_meaning.ipynb #05b16ebe
 MAX_CELLS = 1000  # of an arm, in `residuals`
 
 # %% ../nbs/44_meaning.ipynb #6dc06f62
@@ -171,14 +172,15 @@ def change_between(
     some = [cells[:: -(-len(cells) // MAX_CELLS)] for cells in arms]
     residuals = np.concatenate([(cells - cells.mean(axis=0)) / scale for cells in some])
     y = (arms[1].mean(axis=0) - arms[0].mean(axis=0)) / scale
-    return Change(group, perturbation, np.asarray(genes, str), y, residuals, min(map(len, arms)))
+    error = np.sqrt(sum(np.mean((cells.std(axis=0) / scale) ** 2) / len(cells) for cells in arms))
+    return Change(group, perturbation, np.asarray(genes, str), y, residuals, error, min(map(len, arms)))
 
 # %% ../nbs/44_meaning.ipynb #03d131ac
 def _without(change: Change, kept: np.ndarray) -> Change:
     "A change of some of its genes (a mask)."
     return change._replace(genes=change.genes[kept], y=change.y[kept], residuals=change.residuals[:, kept])
 
-
+# %% ../nbs/44_meaning.ipynb #8d43931b
 def mask_targets(changes: Iterable[Change]) -> list[Change]:
     "The changes without the genes that their perturbations name."
     changes = list(changes)
@@ -259,18 +261,18 @@ class Tested(NamedTuple):
     p: np.ndarray  # two-sided, genes go together
     p_shuffled: np.ndarray  # two-sided, as if each gene went alone
 
-
-def weighted_test(y: np.ndarray, residuals: np.ndarray, weights: np.ndarray, cells: int) -> Tested:
-    "Test the weighted sums of changes `y` (genes,) for weights (genes × sets); `cells` are those of the smaller arm."
-    reach = np.sqrt(np.square(weights).sum(axis=0)) * y.std()
+# %% ../nbs/44_meaning.ipynb #35abeee8
+def weighted_test(change: Change, weights: np.ndarray) -> Tested:
+    "Test the weighted sums of a change for weights (genes × sets)."
+    y, reach = change.y, np.sqrt(np.square(weights).sum(axis=0)) * max(change.y.std(), change.error)
     from_mean, from_median = (
         (y - centre) @ weights / np.maximum(reach, 1e-300) for centre in (y.mean(), np.median(y))
     )
     nearer = np.where(np.abs(from_mean) < np.abs(from_median), from_mean, from_median)
     alone = np.where(from_mean * from_median > 0, nearer, 0.0)
-    v = inflation(residuals, weights)
+    v = inflation(change.residuals, weights)
     z = alone / np.sqrt(v)
-    return Tested(z, v, 2 * stats.t.sf(np.abs(z), cells - 1), 2 * stats.norm.sf(np.abs(from_mean)))
+    return Tested(z, v, 2 * stats.t.sf(np.abs(z), change.cells - 1), 2 * stats.norm.sf(np.abs(from_mean)))
 
 # %% ../nbs/44_meaning.ipynb #ccbcff1e
 class PlantedScreen(NamedTuple):
@@ -281,7 +283,7 @@ class PlantedScreen(NamedTuple):
     weights: np.ndarray
     planted: np.ndarray
 
-
+# %% ../nbs/44_meaning.ipynb #ea60f966
 def planted_screen(
     effect: float,  # rise of the genes of planted sets, in standard deviations of a cell
     seed: int,
@@ -308,7 +310,7 @@ def planted_screen(
 def false_and_found(screen: PlantedScreen, fdr: float = 0.05) -> dict[str, float]:
     "Share of false calls among the calls, and share of planted sets called in their direction, by this null and by shuffled sets."
     change = change_between(screen.before, screen.after, np.arange(len(screen.weights)))
-    tested, found = weighted_test(change.y, change.residuals, screen.weights, change.cells), {}
+    tested, found = weighted_test(change, screen.weights), {}
     for name, p in (("", tested.p), ("_shuffled", tested.p_shuffled)):
         called = stats.false_discovery_control(p) <= fdr
         found[f"false{name}"] = (called & ~screen.planted).sum() / max(called.sum(), 1)
@@ -327,17 +329,19 @@ def _library(name: str):
             f"enrichment needs {name}, which is not installed; pip install 'waddington_nb[meaning]'"
         ) from error
 
-# %% ../nbs/44_meaning.ipynb #413899d2
+# %% ../nbs/44_meaning.ipynb #acf835b5
+def _ranked(change: Change) -> pd.Series:
+    "Changes by gene, highest first; equal ones are set apart by less than they are known to, since gseapy warns of ties."
+    ranked = pd.Series(change.y, change.genes).sort_values(ascending=False, kind="stable")
+    return ranked - 1e-9 * np.ptp(change.y) * np.arange(len(ranked))
+
+# %% ../nbs/44_meaning.ipynb #26ed67a9
 def gsea(
     change: Change, sets: Mapping[str, Sequence[str]], *, permutations: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
     "Preranked GSEA by gseapy: nes and q_shuffled of every set, by name; sets must be subsets of the genes."
-    gseapy, ranked = (
-        _library("gseapy"),
-        pd.Series(change.y, change.genes).sort_values(ascending=False, kind="stable"),
-    )
-    done = gseapy.prerank(
-        ranked, {name: list(genes) for name, genes in sets.items()}, min_size=1, max_size=len(ranked),
+    done = _library("gseapy").prerank(
+        _ranked(change), {name: list(genes) for name, genes in sets.items()}, min_size=1, max_size=len(change.y),
         permutation_num=permutations, seed=seed, threads=1, outdir=None, no_plot=True, verbose=False,
     )  # fmt: skip
     table = done.res2d.set_index("Term")[["NES", "FDR q-val"]].astype(float)
@@ -352,7 +356,7 @@ def univariate_t(change: Change, network: pd.DataFrame) -> pd.Series:
 # %% ../nbs/44_meaning.ipynb #ce8f6b31
 FEWEST_GENES = 100  # in the universe
 
-
+# %% ../nbs/44_meaning.ipynb #9caa0c14
 def _naming(genes: Sequence[str], named: set[str]) -> str:
     "What to do where genes and sets have few names in common."
     if sum(str(g).upper().startswith("ENS") for g in genes) > len(genes) / 2:
@@ -362,7 +366,7 @@ def _naming(genes: Sequence[str], named: set[str]) -> str:
         return "they differ in capitals, as mouse and human symbols do: use sets of the same species"
     return f"name both alike (genes as {genes[0]!r}, sets as {min(named)!r})"
 
-
+# %% ../nbs/44_meaning.ipynb #182bd468
 def require_known_names(genes: Sequence[str], named: Iterable[str], what: str) -> None:
     "Refuse fewer than 100 genes, or names that are not those of the genes. Raises `DataError`."
     named, known = set(named), len(set(named) & set(genes))
@@ -393,14 +397,16 @@ def _coverage_notes(found: pd.DataFrame, scored: np.ndarray, genes: int, what: s
 # %% ../nbs/44_meaning.ipynb #d88ad813
 FDR = 0.05
 
+# %% ../nbs/44_meaning.ipynb #24b450aa
+def _called(table: pd.DataFrame) -> pd.DataFrame:
+    "The table with q, over all rows of a kind, and called."
+    q = table.groupby("kind")["p"].transform(lambda p: stats.false_discovery_control(p))
+    same = np.sign(table["score"]) == np.sign(table["z"])
+    return table.assign(q=q, called=(q <= FDR) & (table["q_shuffled"] <= FDR) & same)
 
-def _finished(table: pd.DataFrame, tested: Tested) -> pd.DataFrame:
-    "Columns z, inflation, p, q and called, for a table with score and q_shuffled."
-    found = table.assign(
-        z=tested.z, inflation=tested.inflation, p=tested.p, q=stats.false_discovery_control(tested.p)
-    )
-    same = np.sign(found["score"]) == np.sign(found["z"])
-    return found.assign(called=(found["q"] <= FDR) & (found["q_shuffled"] <= FDR) & same)
+# %% ../nbs/44_meaning.ipynb #b3426e59
+def _columns(tested: Tested) -> dict[str, np.ndarray]:
+    return {"z": tested.z, "inflation": tested.inflation, "p": tested.p}
 
 # %% ../nbs/44_meaning.ipynb #f5e4d86f
 def _set_rows(change: Change, sets: Mapping[str, Sequence[str]], seed: int) -> pd.DataFrame:
@@ -408,22 +414,22 @@ def _set_rows(change: Change, sets: Mapping[str, Sequence[str]], seed: int) -> p
     weights = np.stack([np.isin(change.genes, list(members)) for members in sets.values()], axis=1).astype(
         float
     )
-    tested = weighted_test(change.y, change.residuals, weights, change.cells)
+    tested = weighted_test(change, weights)
     still = pd.DataFrame({"nes": 0.0, "q_shuffled": 1.0}, index=list(sets))
     scores = gsea(change, sets, seed=seed) if np.ptp(change.y) else still
     table = scores.fillna({"nes": 0.0, "q_shuffled": 1.0}).rename(columns={"nes": "score"})
-    return _finished(table.assign(size=weights.sum(axis=0).astype(int)), tested)
+    return table.assign(size=weights.sum(axis=0).astype(int), **_columns(tested))
 
 # %% ../nbs/44_meaning.ipynb #87139e7e
 def _regulator_rows(change: Change, network: pd.DataFrame) -> pd.DataFrame:
     "Rows of one condition for regulators (edges to measured genes)."
     wide = network.pivot(index="target", columns="source", values="weight").reindex(change.genes).fillna(0.0)
-    tested = weighted_test(change.y, change.residuals, wide.to_numpy(), change.cells)
+    tested = weighted_test(change, wide.to_numpy())
     still = pd.Series(0.0, wide.columns)
     t = univariate_t(change, network).reindex(wide.columns) if np.ptp(change.y) else still
     p = 2 * stats.t.sf(np.abs(t), max(len(change.y) - 2, 1))
     table = pd.DataFrame({"score": t, "q_shuffled": stats.false_discovery_control(p)})
-    return _finished(table.assign(size=(wide != 0).sum().to_numpy()), tested)
+    return table.assign(size=(wide != 0).sum().to_numpy(), **_columns(tested))
 
 # %% ../nbs/44_meaning.ipynb #3b76ff45
 def _beyond_rows(change: Change, sets: Mapping[str, Sequence[str]], intervals: pd.DataFrame) -> pd.DataFrame:
@@ -436,13 +442,13 @@ def _beyond_rows(change: Change, sets: Mapping[str, Sequence[str]], intervals: p
     )
     size, k, n = weights.sum(axis=0), hit @ weights, hit.sum()
     shuffled = stats.hypergeom.sf(k - 1, len(hit), n, size)
-    tested = weighted_test(hit, change.residuals, weights, change.cells)
+    tested = weighted_test(change._replace(y=hit, error=0.0), weights)
     more = tested._replace(p=np.where(tested.z > 0, tested.p / 2, 1.0))
     score = k / np.maximum(size * n / len(hit), 1e-300)
     table = pd.DataFrame(
         {"score": score, "q_shuffled": stats.false_discovery_control(shuffled)}, index=list(sets)
     )
-    return _finished(table.assign(size=size.astype(int)), more)
+    return table.assign(size=size.astype(int), **_columns(more))
 
 # %% ../nbs/44_meaning.ipynb #678946cd
 def _changes_of(source, symbols, group_key: str | None) -> list[Change]:
@@ -490,6 +496,72 @@ def _measured_network(
     kept = edges[edges["source"].isin(found.index[scored]) & edges["target"].isin(genes)]
     return kept, found, [*edges.attrs["notes"], *_coverage_notes(found, scored, len(genes), "regulators")]
 
+# %% ../nbs/44_meaning.ipynb #6e001b0c
+class _Asked(NamedTuple):
+    "What can be scored on a universe."
+
+    sets: dict[str, list[str]]
+    network: pd.DataFrame | None
+    coverage: dict[str, pd.Series]  # by kind
+    notes: list[str]
+
+# %% ../nbs/44_meaning.ipynb #1c3c9e68
+def _ask(genes: np.ndarray, sets, network, *, sizes: tuple[int, int], fewest: int) -> _Asked:
+    "Sets and network cut to the universe. Raises `DataError`."
+    kept, edges, coverage, notes = {}, None, {}, []
+    if sets is not None:
+        kept, found, said = _measured_sets(sets, genes, sizes)
+        coverage["set"] = coverage["beyond interval"] = found["coverage"]
+        notes += said
+    if network is not None:
+        edges, found, said = _measured_network(network, genes, fewest)
+        coverage["regulator"] = found["coverage"]
+        notes += said
+    return _Asked(kept, edges, coverage, notes)
+
+# %% ../nbs/44_meaning.ipynb #749d70d3
+def _parts(
+    asked: _Asked, change: Change, intervals: pd.DataFrame | None, seed: int
+) -> dict[str, pd.DataFrame]:
+    "The rows of one condition by kind."
+    parts, here = {}, set(change.genes)
+    own = {name: [g for g in members if g in here] for name, members in asked.sets.items()}
+    own = {name: members for name, members in own.items() if members}
+    if own:
+        parts["set"] = _set_rows(change, own, seed)
+    if own and intervals is not None:
+        parts["beyond interval"] = _beyond_rows(change, own, intervals)
+    if asked.network is not None:
+        parts["regulator"] = _regulator_rows(change, asked.network[asked.network["target"].isin(here)])
+    return parts
+
+# %% ../nbs/44_meaning.ipynb #ad32a4ac
+_ORDER = [
+    "group",
+    "perturbation",
+    "kind",
+    "name",
+    "size",
+    "coverage",
+    "score",
+    "z",
+    "inflation",
+    "p",
+    "q",
+    "q_shuffled",
+    "called",
+]
+
+
+def _rows(asked: _Asked, change: Change, intervals: pd.DataFrame | None, seed: int) -> pd.DataFrame:
+    "All rows of one condition, one table."
+    tables = []
+    for kind, part in _parts(asked, change, intervals, seed).items():
+        part = part.rename_axis("name").reset_index()
+        where = {"kind": kind, "group": change.group, "perturbation": change.perturbation}
+        tables.append(part.assign(**where, coverage=part["name"].map(asked.coverage[kind])))
+    return pd.concat(tables, ignore_index=True)
+
 # %% ../nbs/44_meaning.ipynb #a20d86e9
 def enrich(
     source: ad.AnnData | Task | Sequence[Change],  # predicted cells, a task (its real cells), or changes
@@ -516,66 +588,11 @@ def enrich(
     if universe is not None:
         changes = [_without(c, np.isin(c.genes, list(universe))) for c in changes]
     genes = np.array(sorted({g for change in changes for g in change.genes}))
-    asked = _Asked(genes, sets, network, (min_size, max_size), min_targets)
-    table = pd.concat([asked.rows(change, intervals, seed) for change in changes], ignore_index=True)
+    asked = _ask(genes, sets, network, sizes=(min_size, max_size), fewest=min_targets)
+    rows = [_rows(asked, change, intervals, seed) for change in changes]
+    table = _called(pd.concat(rows, ignore_index=True))[_ORDER]
     table.attrs |= {"universe": len(genes), "notes": asked.notes}
     return table
-
-# %% ../nbs/44_meaning.ipynb #f7a62e4d
-_ORDER = [
-    "group",
-    "perturbation",
-    "kind",
-    "name",
-    "size",
-    "coverage",
-    "score",
-    "z",
-    "inflation",
-    "p",
-    "q",
-    "q_shuffled",
-    "called",
-]
-
-
-class _Asked:
-    "Sets and network on a universe."
-
-    def __init__(self, genes: np.ndarray, sets, network, sizes: tuple[int, int], fewest: int):
-        self.sets, self.network, self.coverage, self.notes = {}, None, {}, []
-        if sets is not None:
-            self.sets, found, notes = _measured_sets(sets, genes, sizes)
-            self.coverage["set"] = self.coverage["beyond interval"] = found["coverage"]
-            self.notes += notes
-        if network is not None:
-            self.network, found, notes = _measured_network(network, genes, fewest)
-            self.coverage["regulator"] = found["coverage"]
-            self.notes += notes
-
-    def rows(self, change: Change, intervals: pd.DataFrame | None, seed: int) -> pd.DataFrame:
-        "All rows of one condition."
-        parts = {}
-        if self.sets:
-            own = {
-                name: [g for g in members if g in set(change.genes)] for name, members in self.sets.items()
-            }
-            own = {name: members for name, members in own.items() if members}
-            parts["set"] = _set_rows(change, own, seed)
-            if intervals is not None:
-                parts["beyond interval"] = _beyond_rows(change, own, intervals)
-        if self.network is not None:
-            parts["regulator"] = _regulator_rows(
-                change, self.network[self.network["target"].isin(change.genes)]
-            )
-        tables = [
-            part.rename_axis("name").reset_index().assign(
-                kind=kind, group=change.group, perturbation=change.perturbation,
-                coverage=lambda t, kind=kind: t["name"].map(self.coverage[kind]),
-            )
-            for kind, part in parts.items()
-        ]  # fmt: skip
-        return pd.concat(tables, ignore_index=True)[_ORDER]
 
 # %% ../nbs/44_meaning.ipynb #9bbd82a8
 def _agreement(predicted: pd.DataFrame, real: pd.DataFrame) -> dict[str, float]:
@@ -633,6 +650,12 @@ def _strongest(predicted: pd.DataFrame, real: pd.DataFrame | None, most: int) ->
     size = shown.filter(like="z_").abs().max(axis=1)
     return shown.loc[size.nlargest(most).index].sort_values("score_predicted")
 
+# %% ../nbs/44_meaning.ipynb #98e2ba1b
+def _plain(name: str, most: int = 44) -> str:
+    "The name of a set as words."
+    name = str(name).removeprefix("HALLMARK_")
+    return (name.replace("_", " ").lower() if name.isupper() and "_" in str(name) else name)[:most]
+
 # %% ../nbs/44_meaning.ipynb #c34ca9eb
 def plot_enrichment(
     predicted: pd.DataFrame,  # rows of `enrich` of one condition and kind
@@ -653,12 +676,7 @@ def plot_enrichment(
         fill = [colour if called is True or called == 1 else "white" for called in shown[f"called_{arm}"]]
         ax.scatter(score, y, s=40, c=fill, edgecolors=colour, label=arm)
     ax.axvline(0, color="0.5", lw=0.8)
-    names = [
-        str(name).removeprefix("HALLMARK_").replace("_", " ").lower()[:44]
-        if "_" in str(name)
-        else str(name)[:44]
-        for name in shown.index
-    ]
+    names = [_plain(name) for name in shown.index]
     unit = (
         "t of the linear model" if (predicted["kind"] == "regulator").all() else "normalised enrichment score"
     )
