@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['NAMED_SETS', 'MAX_CELLS', 'FEWEST_GENES', 'FDR', 'read_sets', 'read_network', 'Change', 'change_between',
            'mask_targets', 'predicted_changes', 'real_changes', 'inflation', 'Tested', 'weighted_test', 'PlantedScreen',
-           'planted_screen', 'false_and_found', 'gsea', 'univariate_t', 'require_known_names', 'coverage_of', 'enrich',
-           'agreement', 'enrichment_agreement', 'plot_enrichment']
+           'planted_screen', 'false_and_found', 'gsea', 'univariate_t', 'require_known_names', 'coverage_of',
+           'measured_sets', 'measured_network', 'enrich', 'agreement', 'enrichment_agreement', 'plain_name',
+           'plot_enrichment']
 
 # %% ../nbs/44_meaning.ipynb #0500ef91
 import os
@@ -145,6 +146,7 @@ class Change(NamedTuple):
     perturbation: str
     genes: np.ndarray  # names, (genes,)
     y: np.ndarray  # (genes,)
+    scale: np.ndarray  # the unit of every gene, (genes,)
     residuals: np.ndarray  # cells × genes; mean 0 over each arm
     error: float  # of y by sampling of cells, root mean square over genes
     cells: int  # of the smaller arm
@@ -173,12 +175,16 @@ def change_between(
     residuals = np.concatenate([(cells - cells.mean(axis=0)) / scale for cells in some])
     y = (arms[1].mean(axis=0) - arms[0].mean(axis=0)) / scale
     error = np.sqrt(sum(np.mean((cells.std(axis=0) / scale) ** 2) / len(cells) for cells in arms))
-    return Change(group, perturbation, np.asarray(genes, str), y, residuals, error, min(map(len, arms)))
+    return Change(
+        group, perturbation, np.asarray(genes, str), y, scale, residuals, error, min(map(len, arms))
+    )
 
 # %% ../nbs/44_meaning.ipynb #03d131ac
 def _without(change: Change, kept: np.ndarray) -> Change:
     "A change of some of its genes (a mask)."
-    return change._replace(genes=change.genes[kept], y=change.y[kept], residuals=change.residuals[:, kept])
+    return change._replace(
+        **{name: getattr(change, name)[..., kept] for name in ("genes", "y", "scale", "residuals")}
+    )
 
 # %% ../nbs/44_meaning.ipynb #8d43931b
 def mask_targets(changes: Iterable[Change]) -> list[Change]:
@@ -466,7 +472,7 @@ def _changes_of(source, symbols, group_key: str | None) -> list[Change]:
     return mask_targets(found)
 
 # %% ../nbs/44_meaning.ipynb #ccf0a6f5
-def _measured_sets(sets, genes: np.ndarray, sizes: tuple[int, int]) -> tuple[dict, pd.DataFrame, list[str]]:
+def measured_sets(sets, genes: np.ndarray, sizes: tuple[int, int]) -> tuple[dict, pd.DataFrame, list[str]]:
     "Sets cut to the universe that can be scored, the coverage of all, and notes. Raises `DataError` if there is none."
     sets = sets if isinstance(sets, Mapping) else read_sets(sets)
     require_known_names(genes, {g for members in sets.values() for g in members}, "the sets")
@@ -481,9 +487,7 @@ def _measured_sets(sets, genes: np.ndarray, sizes: tuple[int, int]) -> tuple[dic
     return kept, found, _coverage_notes(found, scored, len(genes), "sets")
 
 # %% ../nbs/44_meaning.ipynb #22b35ddf
-def _measured_network(
-    network, genes: np.ndarray, fewest: int
-) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
+def measured_network(network, genes: np.ndarray, fewest: int) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
     "Edges to measured genes of the regulators that can be scored, the coverage of all, and notes. Raises `DataError` if there is none."
     edges = read_network(network)
     require_known_names(genes, edges["target"], "the network's targets")
@@ -510,11 +514,11 @@ def _ask(genes: np.ndarray, sets, network, *, sizes: tuple[int, int], fewest: in
     "Sets and network cut to the universe. Raises `DataError`."
     kept, edges, coverage, notes = {}, None, {}, []
     if sets is not None:
-        kept, found, said = _measured_sets(sets, genes, sizes)
+        kept, found, said = measured_sets(sets, genes, sizes)
         coverage["set"] = coverage["beyond interval"] = found["coverage"]
         notes += said
     if network is not None:
-        edges, found, said = _measured_network(network, genes, fewest)
+        edges, found, said = measured_network(network, genes, fewest)
         coverage["regulator"] = found["coverage"]
         notes += said
     return _Asked(kept, edges, coverage, notes)
@@ -651,7 +655,7 @@ def _strongest(predicted: pd.DataFrame, real: pd.DataFrame | None, most: int) ->
     return shown.loc[size.nlargest(most).index].sort_values("score_predicted")
 
 # %% ../nbs/44_meaning.ipynb #98e2ba1b
-def _plain(name: str, most: int = 44) -> str:
+def plain_name(name: str, most: int = 44) -> str:
     "The name of a set as words."
     name = str(name).removeprefix("HALLMARK_")
     return (name.replace("_", " ").lower() if name.isupper() and "_" in str(name) else name)[:most]
@@ -676,7 +680,7 @@ def plot_enrichment(
         fill = [colour if called is True or called == 1 else "white" for called in shown[f"called_{arm}"]]
         ax.scatter(score, y, s=40, c=fill, edgecolors=colour, label=arm)
     ax.axvline(0, color="0.5", lw=0.8)
-    names = [_plain(name) for name in shown.index]
+    names = [plain_name(name) for name in shown.index]
     unit = (
         "t of the linear model" if (predicted["kind"] == "regulator").all() else "normalised enrichment score"
     )
