@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['NAMED_SETS', 'MAX_CELLS', 'FEWEST_GENES', 'FDR', 'read_sets', 'read_network', 'Change', 'change_between',
            'mask_targets', 'predicted_changes', 'real_changes', 'inflation', 'Tested', 'weighted_test', 'PlantedScreen',
-           'planted_screen', 'false_and_found', 'gsea', 'univariate_t', 'require_known_names', 'coverage_of',
-           'measured_sets', 'measured_network', 'enrich', 'agreement', 'enrichment_agreement', 'plain_name',
-           'plot_enrichment']
+           'planted_screen', 'false_and_found', 'library', 'gsea', 'univariate_t', 'require_known_names', 'coverage_of',
+           'smallest_set', 'measured_sets', 'measured_network', 'enrich', 'agreement', 'enrichment_agreement',
+           'plain_name', 'plot_enrichment']
 
 # %% ../nbs/44_meaning.ipynb #0500ef91
 import os
@@ -326,7 +326,7 @@ def false_and_found(screen: PlantedScreen, fdr: float = 0.05) -> dict[str, float
     return found
 
 # %% ../nbs/44_meaning.ipynb #9ffe50dc
-def _library(name: str):
+def library(name: str):
     "A library of the extra `meaning`. Raises `DataError` where it is missing."
     try:
         return import_module(name)
@@ -346,7 +346,7 @@ def gsea(
     change: Change, sets: Mapping[str, Sequence[str]], *, permutations: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
     "Preranked GSEA by gseapy: nes and q_shuffled of every set, by name; sets must be subsets of the genes."
-    done = _library("gseapy").prerank(
+    done = library("gseapy").prerank(
         _ranked(change), {name: list(genes) for name, genes in sets.items()}, min_size=1, max_size=len(change.y),
         permutation_num=permutations, seed=seed, threads=1, outdir=None, no_plot=True, verbose=False,
     )  # fmt: skip
@@ -357,7 +357,7 @@ def gsea(
 def univariate_t(change: Change, network: pd.DataFrame) -> pd.Series:
     "The t of decoupler's univariate linear model for every regulator, by name; edges lead to measured genes."
     data = pd.DataFrame([change.y], index=["change"], columns=change.genes)
-    return _library("decoupler").mt.ulm(data, network, tmin=1, verbose=False)[0].iloc[0]
+    return library("decoupler").mt.ulm(data, network, tmin=1, verbose=False)[0].iloc[0]
 
 # %% ../nbs/44_meaning.ipynb #ce8f6b31
 FEWEST_GENES = 100  # in the universe
@@ -399,6 +399,11 @@ def _coverage_notes(found: pd.DataFrame, scored: np.ndarray, genes: int, what: s
         f"{scored.sum()} of {len(found)} {what} have enough measured members to be scored, with {share} of them measured (median); "
         f"the universe are {genes} predicted genes.{few}"
     ]
+
+# %% ../nbs/44_meaning.ipynb #8cc91be5
+def smallest_set(genes: int) -> int:
+    "The fewest measured members that a set needs on a universe of so many genes."
+    return 15 if genes >= 500 else 5
 
 # %% ../nbs/44_meaning.ipynb #d88ad813
 FDR = 0.05
@@ -576,7 +581,7 @@ def enrich(
     symbols: Sequence[str] | None = None,  # names of the cells' genes, if sets use others
     group_key: str | None = None,  # of cells that no model predicted
     universe: Iterable[str] | None = None,  # only these genes
-    min_size: int = 15,  # measured members of a set, at least
+    min_size: int | None = None,  # measured members of a set, at least; see `smallest_set`
     max_size: int = 500,
     min_targets: int = 5,  # measured targets of a regulator, at least
     seed: int = 0,  # of gseapy's shuffles
@@ -592,7 +597,8 @@ def enrich(
     if universe is not None:
         changes = [_without(c, np.isin(c.genes, list(universe))) for c in changes]
     genes = np.array(sorted({g for change in changes for g in change.genes}))
-    asked = _ask(genes, sets, network, sizes=(min_size, max_size), fewest=min_targets)
+    sizes = (min_size or smallest_set(len(genes)), max_size)
+    asked = _ask(genes, sets, network, sizes=sizes, fewest=min_targets)
     rows = [_rows(asked, change, intervals, seed) for change in changes]
     table = _called(pd.concat(rows, ignore_index=True))[_ORDER]
     table.attrs |= {"universe": len(genes), "notes": asked.notes}
