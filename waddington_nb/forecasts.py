@@ -201,6 +201,7 @@ def forecast_page(
     pictures: Mapping[str, bytes],
     notes: Sequence[str] = (),
     settings: Mapping[str, object] | None = None,
+    extra: Mapping[str, Sequence[str]] | None = None,  # more sections, of HTML pieces
 ) -> str:
     "The HTML of a prediction without truth."
     asked = cells.uns["waddington_questions"]
@@ -226,6 +227,7 @@ def forecast_page(
         ]
         if len(scores)
         else [],
+        **dict(extra or {}),
         "What to know about the data": [html_notes([*notes, *model.notes])] if [*notes, *model.notes] else [],
         "Settings": [html_settings(settings)] if settings else [],
     }

@@ -1,0 +1,286 @@
+"""Pathways and regulators: a null that holds, agreement that is earned, one clear line for sets and networks that do not fit."""
+
+import gzip
+import importlib
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+import waddington_nb as wd
+from waddington_nb import meaning
+from waddington_nb.courses import order_agreement, timed_course
+from waddington_nb.meaning import (
+    change_between,
+    enrich,
+    false_and_found,
+    mask_targets,
+    planted_screen,
+    read_network,
+    read_sets,
+    weighted_test,
+)
+
+libraries = pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("gseapy", "decoupler")),
+    reason="gseapy and decoupler are not installed (extra 'meaning')",
+)
+
+
+@pytest.fixture(scope="module")
+def screen():
+    "A planted screen as a change, with its sets and a network whose regulators lower them."
+    made = planted_screen(0.6, 0)
+    names = np.array([f"GENE{i}" for i in range(len(made.weights))])
+    sets = {f"SET{j}": names[made.weights[:, j] > 0].tolist() for j in range(made.weights.shape[1])}
+    edges = [(f"R{name[3:]}", gene, -1.0) for name, members in sets.items() for gene in members]
+    change = change_between(made.before, made.after, names, perturbation="GENE3")
+    return change, sets, pd.DataFrame(edges, columns=["source", "target", "weight"])
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.1, 0.3])
+def test_the_null_holds_with_and_without_correlation(correlation):
+    draws = pd.DataFrame(
+        [false_and_found(planted_screen(0.0, s, planted=0, correlation=correlation)) for s in range(150)]
+    )
+    assert (
+        stats.binomtest(int((draws["false"] > 0).sum()), len(draws), 0.05, alternative="greater").pvalue
+        > 0.01
+    )
+    if correlation:
+        assert draws["false_shuffled"].mean() > 0.5
+
+
+def test_planted_sets_are_found_and_others_are_not():
+    draws = pd.DataFrame([false_and_found(planted_screen(0.6, s)) for s in range(50)])
+    assert draws["power"].mean() > 0.95 and draws["false"].mean() < 0.06
+
+
+def test_a_set_that_a_strong_response_leaves_out_is_not_called_down():
+    "A tenth of all genes rises a lot, so the mean of all genes does; the rest only seems to fall."
+    rng = np.random.default_rng(0)
+    before, after = rng.normal(size=(2, 200, 1000))
+    after[:, :100] += 3
+    left_out = np.zeros((1000, 1))
+    left_out[200:400] = 1
+    found = weighted_test(change_between(before, after, np.arange(1000)), left_out)
+    assert found.p[0] > 0.05 > found.p_shuffled[0]
+
+
+def test_scaling_all_changes_changes_nothing_and_signs_turn_scores():
+    made = planted_screen(0.5, 1)
+    change = change_between(made.before, made.after, np.arange(len(made.weights)))
+    found = weighted_test(change, made.weights)
+    assert np.allclose(
+        weighted_test(change._replace(y=3 * change.y, error=3 * change.error), made.weights).z, found.z
+    )
+    assert np.allclose(weighted_test(change, -made.weights).z, -found.z)
+    assert np.allclose(weighted_test(change._replace(y=-change.y), made.weights).p, found.p)
+
+
+def test_own_targets_are_masked_in_combinations_and_doses(screen):
+    change = screen[0]
+    for label, own in (("GENE3", {"GENE3"}), ("GENE3+GENE7", {"GENE3", "GENE7"}), ("drug@10", set())):
+        (masked,) = mask_targets([change._replace(perturbation=label)])
+        assert set(change.genes) - set(masked.genes) == own
+        assert masked.residuals.shape[1] == masked.scale.size == len(masked.genes)
+
+
+@libraries
+def test_calls_are_those_that_beat_both_nulls(screen):
+    change, sets, network = screen
+    table = enrich([change], sets, network)
+    called = table[table["called"]]
+    assert set(called["name"]) == {f"SET{i}" for i in range(4)} | {f"R{i}" for i in range(4)}
+    assert (called["q"] <= 0.05).all() and (called["q_shuffled"] <= 0.05).all()
+    assert (called["score"] * np.where(called["kind"] == "set", 1, -1) > 0).all()
+    assert (
+        table.set_index("name").loc["SET0", "size"] == 24 and table.attrs["universe"] == len(change.genes) - 1
+    )
+    assert table.equals(enrich([change], sets, network))
+
+
+@libraries
+def test_the_universe_is_that_asked_for(screen):
+    change, sets, _ = screen
+    table = enrich([change], sets, universe=change.genes[:500])
+    assert table.attrs["universe"] == 499 and set(table["name"]) == {f"SET{i}" for i in range(20)}
+    assert "20 of 40 sets" in table.attrs["notes"][0]
+
+
+@libraries
+def test_one_false_discovery_rate_over_all_conditions(screen):
+    change, sets, _ = screen
+    many = [
+        change._replace(perturbation=f"p{i}", y=y)
+        for i, y in enumerate([change.y, *np.zeros((9, len(change.y)))])
+    ]
+    one, ten = enrich(many[:1], sets), enrich(many, sets)
+    assert (ten["q"][: len(one)] >= one["q"] - 1e-12).all() and not ten["called"][len(one) :].any()
+
+
+@libraries
+def test_genes_beyond_their_interval(screen):
+    change, sets, _ = screen
+    low = np.where(np.arange(len(change.genes)) < 100, 0.1, -1.0)
+    intervals = pd.DataFrame(
+        {"group": "all", "perturbation": "GENE3", "gene": change.genes, "low": low, "high": 1.0}
+    )
+    table = enrich([change], sets, intervals=intervals)
+    beyond = table[table["kind"] == "beyond interval"].set_index("name")
+    assert beyond["called"][:4].all() and not beyond["called"][4:].any() and beyond.loc["SET0", "score"] > 15
+
+
+def test_an_order_is_found_only_where_there_is_one():
+    rng, genes = np.random.default_rng(0), [f"g{i}" for i in range(200)]
+    time, halfway = np.repeat(np.arange(5.0), 40), rng.uniform(0.5, 3.5, 200)
+    course = lambda turn: timed_course(
+        rng.normal(size=(200, 200)) + 3 / (1 + np.exp(-3 * (time[:, None] - turn))), time, genes
+    )
+    real = course(halfway)
+    assert (
+        order_agreement(course(halfway), real)["p"]
+        < 0.01
+        < 0.5
+        < order_agreement(course(4 - halfway), real)["p"]
+    )
+    unrelated = [order_agreement(course(rng.permutation(halfway)), real)["p"] for _ in range(20)]
+    assert np.mean(np.array(unrelated) < 0.05) <= 0.2
+
+
+GMT = "A\tabout\tGENE1\tGENE2\n"
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("", "is empty; give a .gmt file"),
+        (GMT + "B\tabout\n", "line 2: no set"),
+        (GMT + "B GENE1 GENE2\n", "line 2: no set"),
+        (GMT + "\n" + GMT, "line 3: set 'A' is there twice"),
+    ],
+)
+def test_a_malformed_gmt_is_refused_with_its_line(tmp_path, text, said):
+    (tmp_path / "sets.gmt").write_text(text)
+    with pytest.raises(wd.DataError, match=said):
+        read_sets(tmp_path / "sets.gmt")
+
+
+def test_a_packed_or_missing_gmt_is_refused(tmp_path):
+    (tmp_path / "sets.gmt").write_bytes(gzip.compress(GMT.encode()))
+    with pytest.raises(wd.DataError, match="as text .*give a .gmt file"):
+        read_sets(tmp_path / "sets.gmt")
+    with pytest.raises(
+        wd.DataError, match="no file of gene sets 'nowhere.gmt'; give a .gmt file, or a name .hallmark"
+    ):
+        read_sets("nowhere.gmt")
+
+
+def test_no_internet_and_no_cache_names_the_place_for_the_file(tmp_path, monkeypatch):
+    import requests
+
+    def offline(*arguments, **options):
+        raise requests.ConnectionError("no route")
+
+    monkeypatch.setattr(requests, "get", offline)
+    monkeypatch.setenv("WADDINGTON_CACHE", str(tmp_path))
+    monkeypatch.delenv("WADDINGTON_DATA", raising=False)
+    with pytest.raises(
+        wd.DataError, match="cannot download .*get it by hand and save it as .*h.all.v7.0.symbols.gmt"
+    ):
+        read_sets("hallmark")
+
+
+def test_networks_without_signs_or_with_doubtful_ones(screen):
+    network = screen[2]
+    with pytest.raises(wd.DataError, match="the network has no signs: it has no column 'weight' or 'mor'"):
+        read_network(network.drop(columns="weight"))
+    with pytest.raises(wd.DataError, match="no column 'source' or 'tf'"):
+        read_network(network.drop(columns="source"))
+    with pytest.raises(wd.DataError, match="the sign 'maybe'; write numbers, or Activation and Repression"):
+        read_network(network.assign(weight="maybe"))
+    with pytest.raises(wd.DataError, match="no signs other than 0"):
+        read_network(network.assign(weight="Unknown"))
+    twice = read_network(pd.concat([network, network]))
+    assert len(twice) == len(network) and "1000 edges there again were left out" in twice.attrs["notes"][0]
+
+
+@pytest.mark.parametrize(
+    "rename, said",
+    [
+        (lambda g: f"ENSG{int(g[4:]):011d}", "Ensembl ids: give their symbols"),
+        (str.capitalize, "differ in capitals, as mouse and human symbols do"),
+        (lambda g: f"probe{g}", "name both alike"),
+    ],
+)
+def test_sets_in_another_naming_say_how_many_match(screen, rename, said):
+    change, sets, _ = screen
+    other = change._replace(genes=np.array([rename(g) for g in change.genes]), perturbation="p")
+    with pytest.raises(wd.DataError, match=f"0 of 2000 genes are in the sets; .*{said}"):
+        enrich([other], sets)
+
+
+def test_sizes_that_cannot_be_scored(screen):
+    change, sets, network = screen
+    few = [meaning._without(change, np.arange(len(change.genes)) < 99)]
+    with pytest.raises(
+        wd.DataError, match="99 genes were measured; enrichment needs 100|98 genes were measured"
+    ):
+        enrich(few, sets)
+    with pytest.raises(
+        wd.DataError, match="no set has 40 to 500 measured members .the largest has 25.; keep more genes"
+    ):
+        enrich([change], sets, min_size=40)
+    with pytest.raises(wd.DataError, match="no regulator has 26 measured targets .the most is 25."):
+        enrich([change], network=network, min_targets=26)
+    with pytest.raises(wd.DataError, match="nothing to look for"):
+        enrich([change])
+
+
+def test_missing_libraries_say_what_to_install(screen, monkeypatch):
+    def missing(name):
+        raise ImportError(name)
+
+    monkeypatch.setattr(meaning, "import_module", missing)
+    change, sets, network = screen
+    with pytest.raises(wd.DataError, match=r"needs gseapy, .*pip install 'waddington_nb\[meaning\]'"):
+        enrich([change], sets)
+    with pytest.raises(wd.DataError, match=r"needs decoupler, .*pip install 'waddington_nb\[meaning\]'"):
+        enrich([change], network=network)
+
+
+def test_the_libraries_load_when_they_are_used():
+    import subprocess
+    import sys
+
+    code = "import sys, waddington_nb.meaning, waddington_nb.cli; print([m for m in ('gseapy', 'decoupler') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        (["--sets", "nowhere.gmt"], "no file of gene sets 'nowhere.gmt'"),
+        (["--regulators", "nowhere.csv"], "cannot read network nowhere.csv"),
+        (
+            ["--sets", "nowhere.gmt", "--time-key", "time", "--hold-out-time", "1"],
+            "cannot be combined with --hold-out-time",
+        ),
+    ],
+)
+def test_the_command_line_refuses_before_it_fits(cells, tmp_path, capsys, options, said):
+    from waddington_nb.cli import main
+
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    asked = [
+        "run",
+        str(tmp_path / "cells.h5ad"),
+        "--perturbation-key",
+        "perturbation",
+        "--control",
+        "control",
+    ]
+    assert main([*asked, "--out", str(tmp_path / "out"), *options]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert said in line
