@@ -270,15 +270,13 @@ class Tested(NamedTuple):
 # %% ../nbs/44_meaning.ipynb #35abeee8
 def weighted_test(change: Change, weights: np.ndarray) -> Tested:
     "Test the weighted sums of a change for weights (genes × sets)."
-    y, reach = change.y, np.sqrt(np.square(weights).sum(axis=0)) * max(change.y.std(), change.error)
-    from_mean, from_median = (
-        (y - centre) @ weights / np.maximum(reach, 1e-300) for centre in (y.mean(), np.median(y))
-    )
+    y, size = change.y, np.maximum(np.sqrt(np.square(weights).sum(axis=0)), 1e-300)
+    from_mean, from_median = ((y - centre) @ weights / size for centre in (y.mean(), np.median(y)))
     nearer = np.where(np.abs(from_mean) < np.abs(from_median), from_mean, from_median)
     alone = np.where(from_mean * from_median > 0, nearer, 0.0)
-    v = inflation(change.residuals, weights)
-    z = alone / np.sqrt(v)
-    return Tested(z, v, 2 * stats.t.sf(np.abs(z), change.cells - 1), 2 * stats.norm.sf(np.abs(from_mean)))
+    v, s = inflation(change.residuals, weights), max(y.std(), change.error, 1e-300)
+    z = alone / np.sqrt(s**2 + (v - 1) * change.error**2)
+    return Tested(z, v, 2 * stats.t.sf(np.abs(z), change.cells - 1), 2 * stats.norm.sf(np.abs(from_mean) / s))
 
 # %% ../nbs/44_meaning.ipynb #ccbcff1e
 class PlantedScreen(NamedTuple):
@@ -295,10 +293,10 @@ def planted_screen(
     seed: int,
     *,
     sets: int = 40,
-    size: int = 25,  # genes of a set
+    size: int = 20,  # genes of a set
     planted: int = 4,  # sets that rise
     correlation: float = 0.1,  # of two genes of a set
-    cells: int = 60,  # of each arm
+    cells: int = 50,  # of each arm
 ) -> PlantedScreen:
     "A simulated screen with planted sets; every gene is in one set, an equal number of genes in none."
     rng, genes = np.random.default_rng(seed), 2 * sets * size
@@ -453,7 +451,7 @@ def _beyond_rows(change: Change, sets: Mapping[str, Sequence[str]], intervals: p
     )
     size, k, n = weights.sum(axis=0), hit @ weights, hit.sum()
     shuffled = stats.hypergeom.sf(k - 1, len(hit), n, size)
-    tested = weighted_test(change._replace(y=hit, error=0.0), weights)
+    tested = weighted_test(change._replace(y=hit, error=hit.std()), weights)
     more = tested._replace(p=np.where(tested.z > 0, tested.p / 2, 1.0))
     score = k / np.maximum(size * n / len(hit), 1e-300)
     table = pd.DataFrame(
