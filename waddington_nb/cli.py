@@ -136,6 +136,7 @@ def add_predict_options(parser: argparse.ArgumentParser) -> None:
     times = "with --model of a time course: times to predict, measured or not"
     add("--time", type=float, nargs="+", metavar="T", help=times)
     add("--prior", nargs="+", default=[], metavar="FILE", help=PRIOR_HELP)
+    add_meaning_options(parser)
 
 # %% ../nbs/50_cli.ipynb #5e1c0a77
 def add_time_options(parser: argparse.ArgumentParser) -> None:
@@ -236,7 +237,6 @@ def parser() -> argparse.ArgumentParser:
     )
     add_predict_options(predict)
     add_data_options(predict, needed=False)
-    add_meaning_options(predict)
     add_fit_options(predict, "runs/predict")
     check = commands.add_parser(
         "check", help="what would be used of a file, what is refused, and what can be asked"
