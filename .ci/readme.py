@@ -19,11 +19,14 @@ for number, cell in enumerate(cells):
         if output.get("output_type") == "stream" and output.name == "stderr":
             continue
         data = output.get("data", {})
-        if "image/png" in data:
+        if "text/markdown" in data:
+            parts.append(data["text/markdown"].strip())
+        elif "image/png" in data:
             picture = root / "nbs" / "images" / f"index-{number}.png"
             picture.parent.mkdir(exist_ok=True)
             picture.write_bytes(base64.b64decode(data["image/png"]))
-            parts.append(f"![]({picture.relative_to(root)})")
+            said = re.search(r'^#\| fig-alt: "(.+)"$', cell.source, re.M)
+            parts.append(f"![{said[1] if said else ''}]({picture.relative_to(root)})")
         elif text := output.get("text") or data.get("text/plain"):
             parts.append(f"```\n{text.rstrip()}\n```")
 (root / "README.md").write_text(
