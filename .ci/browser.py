@@ -14,7 +14,11 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 WIDTHS = (400, 1300)
 QUIET = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--disable-dev-shm-usage"]
 # nothing outside is asked for, so that a page of formulas does not wait for a font
-OFFLINE = ["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", "--no-first-run", "--disable-extensions"]
+OFFLINE = [
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+    "--no-first-run",
+    "--disable-extensions",
+]
 
 # Every page in a frame of each width. Quarto writes width and height on pictures, so they are set before one is measured.
 SCRIPT = """<!doctype html><meta charset=utf-8><body style="margin:0"><script>
@@ -79,7 +83,14 @@ def layout(browser: str, folder: Path, pages: list[str], timeout: float = 300) -
     threading.Thread(target=server.serve_forever, daemon=True).start()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         address = f"http://127.0.0.1:{server.server_port}/look"
-        command = [browser, *QUIET, *OFFLINE, f"--user-data-dir={profile}", "--remote-debugging-port=0", address]
+        command = [
+            browser,
+            *QUIET,
+            *OFFLINE,
+            f"--user-data-dir={profile}",
+            "--remote-debugging-port=0",
+            address,
+        ]
         running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             if not server.finished.wait(timeout):

@@ -80,7 +80,9 @@ def faults_of(page: Path, text: str, figures: int, anchors: dict[Path, set[str]]
         found.append(f"{nameless} figures without alt text")
     for code in re.findall(r"<pre\b.*?</pre>", text, re.S):
         plain = html.unescape(re.sub(r"<[^>]+>", "", code))
-        if plain.lstrip().startswith(("def ", "class ")) and re.search(r"\(\s*\*args, \*\*kwargs|\bat 0x", plain):
+        if plain.lstrip().startswith(("def ", "class ")) and re.search(
+            r"\(\s*\*args, \*\*kwargs|\bat 0x", plain
+        ):
             found.append(f"a signature that says nothing: {plain.split('(')[0]}")
     home = f"{config.doc_host}{config.doc_baseurl}/"
     for link in re.findall(r'(?:href|src)="([^"]+)"', text):
@@ -101,7 +103,9 @@ def faults_of(page: Path, text: str, figures: int, anchors: dict[Path, set[str]]
 
 def check(pages: dict[Path, Path]) -> list[str]:
     "What is wrong with the pages."
-    faults = [f"{notebook.name}: no page {page}" for notebook, page in pages.items() if not (docs / page).exists()]
+    faults = [
+        f"{notebook.name}: no page {page}" for notebook, page in pages.items() if not (docs / page).exists()
+    ]
     texts = {page: (docs / page).read_text() for page in pages.values() if (docs / page).exists()}
     ids = lambda text: {html.unescape(name) for name in re.findall(r'\bid="([^"]+)"', text)}
     anchors = {(docs / page).resolve(): ids(text) for page, text in texts.items()}

@@ -77,7 +77,11 @@ def call(symbol, name: str) -> str:
     home = getattr(symbol, "__globals__", None) or vars(inspect.getmodule(symbol) or inspect)
     parts, said, keywords = [], comments(symbol), False
     for one in listed:
-        if one.kind is one.KEYWORD_ONLY and not keywords and not any(p.kind is p.VAR_POSITIONAL for p in listed):
+        if (
+            one.kind is one.KEYWORD_ONLY
+            and not keywords
+            and not any(p.kind is p.VAR_POSITIONAL for p in listed)
+        ):
             parts.append(("*", ""))
         keywords = keywords or one.kind is one.KEYWORD_ONLY
         parts.append((parameter(one, home), said.get(one.name, "")))
@@ -103,13 +107,17 @@ def summary(symbol) -> str:
 def members(symbol: type) -> list[tuple[str, str]]:
     "Public methods and properties that a class of this package has, each with what it does."
     rows = {}
-    for own in reversed([c for c in symbol.__mro__ if c.__module__.startswith(("waddington_nb", "__main__"))]):
+    for own in reversed(
+        [c for c in symbol.__mro__ if c.__module__.startswith(("waddington_nb", "__main__"))]
+    ):
         for name, value in vars(own).items():
             value = value.__func__ if isinstance(value, staticmethod | classmethod) else value
             if name.startswith("_") or not (inspect.isfunction(value) or isinstance(value, property)):
                 continue
             listed = parameters(value) if inspect.isfunction(value) else []
-            names = ", ".join(one.name + ("=…" if one.default is not one.empty else "") for one in listed or [])
+            names = ", ".join(
+                one.name + ("=…" if one.default is not one.empty else "") for one in listed or []
+            )
             shown = f"{name}({names})" if inspect.isfunction(value) else name
             rows[name] = (shown, summary(value) or rows.get(name, ("", ""))[1])
     return list(rows.values())
@@ -126,7 +134,9 @@ class Renderer(BasicMarkdownRenderer):
             text = text.replace(f"`{one.name}`", f"<code>{one.name}</code>")
         offered = members(self.sym) if inspect.isclass(self.sym) else []
         if offered:
-            at = lambda shown: f"{self.nm}.{re.split('[(]', shown)[0]}".lower()  # where links to a method lead
+            at = lambda shown: (
+                f"{self.nm}.{re.split('[(]', shown)[0]}".lower()
+            )  # where links to a method lead
             rows = "\n".join(f'| <code id="{at(shown)}">{shown}</code> | {does} |' for shown, does in offered)
             text += f"\n\n| it offers | what it does |\n|---|---|\n{rows}"
         return text

@@ -18,7 +18,9 @@ from waddington_nb.core import DataError
 ROOT = Path(__file__).resolve().parent.parent
 NBS = ROOT / "nbs"
 NOTEBOOKS = {path.relative_to(NBS).as_posix(): path for path in sorted(NBS.rglob("[!_.]*.ipynb"))}
-LESSONS = [name for name in NOTEBOOKS if name.startswith("tutorials/") or not name[0].isdigit() and "/" not in name]
+LESSONS = [
+    name for name in NOTEBOOKS if name.startswith("tutorials/") or not name[0].isdigit() and "/" not in name
+]
 STUDIES = [name for name in NOTEBOOKS if name.startswith("studies/")]
 COLUMNS = 90  # what fits beside a sidebar at 1300 px
 
@@ -73,7 +75,9 @@ def test_example_code_fits_beside_the_sidebar(name):
 def test_no_section_is_empty(name):
     "After a heading comes something, before the next of its level or the end."
     text = "\n".join(
-        re.sub(r"^```.*?^```", "code", cell.source, flags=re.M | re.S) if cell.cell_type == "markdown" else "code"
+        re.sub(r"^```.*?^```", "code", cell.source, flags=re.M | re.S)
+        if cell.cell_type == "markdown"
+        else "code"
         for cell in cells_of(name)
         if cell.cell_type == "markdown" or not said(cell, "hide")
     )
@@ -81,7 +85,9 @@ def test_no_section_is_empty(name):
     level = lambda heading: len(heading.split()[0])
     for place in range(0, len(parts), 2):
         following = parts[place + 2] if place + 2 < len(parts) else "# end"
-        assert parts[place + 1].strip() or level(following) > level(parts[place]), f"{parts[place]!r} is empty"
+        assert parts[place + 1].strip() or level(following) > level(parts[place]), (
+            f"{parts[place]!r} is empty"
+        )
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -136,7 +142,9 @@ def commands_of(text: str) -> list[str]:
 
 
 SOURCES = {name: "\n\n".join(c.source for c in cells_of(name)) for name in [*LESSONS, "50_cli.ipynb"]}
-COMMANDS = sorted({c for text in (*SOURCES.values(), (ROOT / "README.md").read_text()) for c in commands_of(text)})
+COMMANDS = sorted(
+    {c for text in (*SOURCES.values(), (ROOT / "README.md").read_text()) for c in commands_of(text)}
+)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -183,4 +191,3 @@ def test_the_browser_sees_what_does_not_fit(tmp_path):
     faults = browser.measure(found, tmp_path, ["good.html", "bent.html", "wide.html"])
     assert [fault.split(":")[0] for fault in faults] == ["bent.html at 400 px", "wide.html at 400 px"]
     assert "out of shape" in faults[0] and "too wide" in faults[1]
-
