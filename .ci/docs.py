@@ -38,8 +38,11 @@ def prepare() -> dict[Path, Path]:
             (made / place).rename(made / place.with_name(f"{name}.ipynb"))
     pattern = re.compile(r"\b(" + "|".join(map(re.escape, renamed)) + r")\b")
     rename = lambda text: pattern.sub(lambda found: renamed[found[1]], text)
+    # words such as `predict` and `run` are functions of the command line's page, but in prose they are the commands
+    site = re.escape(f"{config.doc_host}{config.doc_baseurl}/cli.html#")
     for path in made.rglob("*.ipynb"):
-        path.write_text(rename(path.read_text()))
+        text = re.sub(rf"\[(`\w+`)\]\({site}\w+\)", r"\1", path.read_text())
+        path.write_text(rename(text))
     (made / "_quarto.yml").write_text(rename((root / "_quarto.yml").read_text()))
     return pages
 
