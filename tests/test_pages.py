@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 import waddington_nb as wd
-from waddington_nb.cli import parser
+from waddington_nb.cli import main, parser
 from waddington_nb.core import DataError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -153,6 +153,23 @@ def test_every_shown_command_is_understood(command):
         parser().parse_args(shlex.split(command, comments=True)[1:])
     except DataError as error:
         raise AssertionError(f"{command}\n{error}") from error
+
+
+def test_the_commands_of_the_readme_run(tmp_path, monkeypatch, capsys):
+    "As a reader would, one after the other, on a file with the names that the README uses."
+    cells = wd.haematopoiesis(n_cells=600, knock_outs=["Gfi1"], n_targets=40, seed=0)
+    cells.obs["perturbation"] = cells.obs["perturbation"].replace({"Gfi1 KO": "IFNB"})
+    names = {"donor 1": "B", "donor 2": "NK", "donor 3": "CD4 T", "donor 4": "CD8 T"}
+    cells.obs["cell_type"] = cells.obs.pop("donor").replace(names)
+    untreated = (cells.obs["perturbation"] == "control").to_numpy()
+    monkeypatch.chdir(tmp_path)
+    cells[untreated | (cells.obs["cell_type"] != "CD8 T").to_numpy()].copy().write_h5ad("cells.h5ad")
+    cells[untreated][:60].copy().write_h5ad("new_controls.h5ad")
+    commands = [c for c in commands_of((ROOT / "README.md").read_text()) if ".h5ad" in c]
+    assert [c.split()[1] for c in commands] == ["check", "run", "predict", "predict"]
+    for command in commands:
+        assert main(shlex.split(command)[1:]) == 0, f"{command}\n{capsys.readouterr().err}"
+    assert {path.parent.name for path in tmp_path.rglob("report.html")} == {"nk", "predicted", "new"}
 
 
 def docs_module(name: str):
