@@ -104,6 +104,13 @@ def summary(symbol) -> str:
     return (inspect.getdoc(symbol) or "").split("\n")[0].replace("|", "\\|")
 
 
+def unlinked(text: str, listed: list[inspect.Parameter] | None) -> str:
+    "A parameter may be named like a function of another page: as code in HTML it becomes no link."
+    for one in listed or []:
+        text = text.replace(f"`{one.name}`", f"<code>{one.name}</code>")
+    return text
+
+
 def members(symbol: type) -> list[tuple[str, str]]:
     "Public methods and properties that a class of this package has, each with what it does."
     rows = {}
@@ -119,7 +126,7 @@ def members(symbol: type) -> list[tuple[str, str]]:
                 one.name + ("=…" if one.default is not one.empty else "") for one in listed or []
             )
             shown = f"{name}({names})" if inspect.isfunction(value) else name
-            rows[name] = (shown, summary(value) or rows.get(name, ("", ""))[1])
+            rows[name] = (shown, unlinked(summary(value), listed) or rows.get(name, ("", ""))[1])
     return list(rows.values())
 
 
@@ -128,10 +135,8 @@ class Renderer(BasicMarkdownRenderer):
 
     def _repr_markdown_(self) -> str:
         head = super()._repr_markdown_().split("```python")[0]
-        text = f"{head}```python\n{calls(self.sym, self.nm)}\n```\n\n{self.docs or ''}"
-        # a parameter may be named like a function of another page: as code in HTML it becomes no link
-        for one in parameters(self.sym) or []:
-            text = text.replace(f"`{one.name}`", f"<code>{one.name}</code>")
+        said = unlinked(self.docs or "", parameters(self.sym))
+        text = f"{head}```python\n{calls(self.sym, self.nm)}\n```\n\n{said}"
         offered = members(self.sym) if inspect.isclass(self.sym) else []
         if offered:
             at = lambda shown: (
