@@ -27,13 +27,16 @@ def krumsiek_rules() -> dict[str, ast.expr]:
     lines = [
         line.split(" = ", 1) for line in text.read_text().splitlines() if " = " in line and line[0] != "#"
     ]
-    return {name.strip(): ast.parse(rule.replace("Pu.1", "Pu_1"), mode="eval").body for name, rule in lines}
+    rules = {name.strip(): ast.parse(rule.replace("Pu.1", "Pu_1"), mode="eval").body for name, rule in lines}
+    for node in (node for rule in rules.values() for node in ast.walk(rule) if isinstance(node, ast.Name)):
+        node.id = node.id.replace("Pu_1", "Pu.1")  # which is no name in Python
+    return rules
 
 # %% ../nbs/06_networks.ipynb #934cb4f5
 def soft_rule(rule: ast.expr, level: Mapping[str, np.ndarray]) -> np.ndarray:
     "Evaluate a Boolean rule by product logic on levels in [0, 1]; arrays of any one shape, one per gene."
     if isinstance(rule, ast.Name):
-        return level[rule.id.replace("Pu_1", "Pu.1")]
+        return level[rule.id]
     if isinstance(rule, ast.UnaryOp):
         return 1 - soft_rule(rule.operand, level)
     first, *rest = [soft_rule(part, level) for part in rule.values]
