@@ -9,7 +9,7 @@ __all__ = ['Rule', 'WIDEST_TABLE', 'EXACT_LIMIT', 'Hold', 'parse_rule', 'evaluat
            'state_codes', 'state_table', 'Attractor', 'exact_attractors', 'Landing', 'landing', 'sampled_attractors',
            'attractors_of']
 
-# %% ../nbs/38_boolean_networks.ipynb #f771e140
+# %% ../nbs/38_boolean_networks.ipynb #f86c7cab
 import ast
 import itertools
 import re
@@ -21,18 +21,17 @@ import numpy as np
 import torch
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
-from scipy.sparse.linalg import splu
 from torch import Tensor
 
 from .core import DataError, close_names
 from .networks import krumsiek_rules
 
-# %% ../nbs/38_boolean_networks.ipynb #9b472dbe
+# %% ../nbs/38_boolean_networks.ipynb #70bbaa69
 Rule = ast.expr  # of Name, Constant, UnaryOp (not) and BoolOp (and, or)
 _TOKEN = re.compile(r"\s*([()&|!]|[^\s()&|!]+)")
 _CONSTANTS = {"0": False, "1": True, "false": False, "true": True}
 
-# %% ../nbs/38_boolean_networks.ipynb #c182b632
+# %% ../nbs/38_boolean_networks.ipynb #fddd53ad
 def _either(tokens: list[str]) -> Rule:
     "a | b | ...; takes its tokens from the end of the list."
     parts = [_both(tokens)]
@@ -41,7 +40,7 @@ def _either(tokens: list[str]) -> Rule:
         parts.append(_both(tokens))
     return parts[0] if len(parts) == 1 else ast.BoolOp(ast.Or(), parts)
 
-# %% ../nbs/38_boolean_networks.ipynb #1a2ed490
+# %% ../nbs/38_boolean_networks.ipynb #06053126
 def _both(tokens: list[str]) -> Rule:
     "a & b & ..."
     parts = [_single(tokens)]
@@ -50,7 +49,7 @@ def _both(tokens: list[str]) -> Rule:
         parts.append(_single(tokens))
     return parts[0] if len(parts) == 1 else ast.BoolOp(ast.And(), parts)
 
-# %% ../nbs/38_boolean_networks.ipynb #d1d18880
+# %% ../nbs/38_boolean_networks.ipynb #514690d6
 def _single(tokens: list[str]) -> Rule:
     "A name, a constant, !a, or a rule in brackets."
     if not tokens or tokens[-1] in ")&|":
@@ -67,7 +66,7 @@ def _single(tokens: list[str]) -> Rule:
     constant = _CONSTANTS.get(token.lower())
     return ast.Name(token) if constant is None else ast.Constant(constant)
 
-# %% ../nbs/38_boolean_networks.ipynb #80342dc2
+# %% ../nbs/38_boolean_networks.ipynb #457461ed
 def parse_rule(text: str) -> Rule:
     "The syntax tree of a rule such as `a & !(b | c)`. Raises `DataError`."
     tokens = _TOKEN.findall(text)[::-1]
@@ -79,7 +78,7 @@ def parse_rule(text: str) -> Rule:
         raise DataError(f"{tokens[-1]!r} is not expected there; join parts by & or |")
     return rule
 
-# %% ../nbs/38_boolean_networks.ipynb #37621098
+# %% ../nbs/38_boolean_networks.ipynb #ae8dd094
 def evaluate_rule(rule: Rule, level: Mapping[str, object]):
     "The truth of a rule where `level` gives each gene's; arrays of bool of any one shape, NumPy or torch, or bools."
     if isinstance(rule, ast.Name):
@@ -93,7 +92,7 @@ def evaluate_rule(rule: Rule, level: Mapping[str, object]):
         first = first & part if isinstance(rule.op, ast.And) else first | part
     return first
 
-# %% ../nbs/38_boolean_networks.ipynb #f4dc4e34
+# %% ../nbs/38_boolean_networks.ipynb #8c8d3452
 @dataclass(frozen=True, eq=False)
 class GeneNetwork:
     "Genes and their rules, in one order; inputs have their own name as a rule."
@@ -122,12 +121,12 @@ class GeneNetwork:
         "The genes that are on in a state (genes,), joined by hyphens; ∅ where none is."
         return "-".join(g for g, on in zip(self.genes, state, strict=True) if on) or "∅"
 
-# %% ../nbs/38_boolean_networks.ipynb #4e4bc701
+# %% ../nbs/38_boolean_networks.ipynb #978eea4b
 def regulators(rule: Rule) -> list[str]:
     "The names in a rule, in alphabetical order."
     return sorted({node.id for node in ast.walk(rule) if isinstance(node, ast.Name)})
 
-# %% ../nbs/38_boolean_networks.ipynb #da86afd3
+# %% ../nbs/38_boolean_networks.ipynb #ae85a65b
 def gene_network(rules: Mapping[str, Rule]) -> GeneNetwork:
     "A network of rules by gene; names that have no rule are inputs. Raises `DataError` where there is no rule."
     if not rules:
@@ -135,7 +134,7 @@ def gene_network(rules: Mapping[str, Rule]) -> GeneNetwork:
     inputs = sorted({name for rule in rules.values() for name in regulators(rule)} - set(rules))
     return GeneNetwork((*rules, *inputs), (*rules.values(), *map(ast.Name, inputs)))
 
-# %% ../nbs/38_boolean_networks.ipynb #ebbcb097
+# %% ../nbs/38_boolean_networks.ipynb #a03654e6
 def parse_bnet(text: str, source: str = "the network") -> GeneNetwork:
     "The network of a .bnet text. Raises `DataError` with `source` and line number."
     rules = {}
@@ -157,7 +156,7 @@ def parse_bnet(text: str, source: str = "the network") -> GeneNetwork:
         raise DataError(f"{source} has no rule; a .bnet line is 'gene, rule'")
     return gene_network(rules)
 
-# %% ../nbs/38_boolean_networks.ipynb #05d69c0f
+# %% ../nbs/38_boolean_networks.ipynb #a8f55061
 def aeon():
     "The library biodivine_aeon. Raises `DataError` where it is not installed."
     try:
@@ -168,7 +167,7 @@ def aeon():
         ) from error
     return biodivine_aeon
 
-# %% ../nbs/38_boolean_networks.ipynb #f87f1c13
+# %% ../nbs/38_boolean_networks.ipynb #1b94c41e
 def read_network(path: str | Path) -> GeneNetwork:
     "The network of a .bnet, .sbml or .aeon file. Raises `DataError`."
     path = Path(path)
@@ -185,7 +184,7 @@ def read_network(path: str | Path) -> GeneNetwork:
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is no text file; a .bnet line is 'gene, rule'") from error
 
-# %% ../nbs/38_boolean_networks.ipynb #9952a38f
+# %% ../nbs/38_boolean_networks.ipynb #97f561fa
 def rule_text(rule: Rule) -> str:
     "A rule in the grammar of .bnet."
     if isinstance(rule, ast.Name):
@@ -196,18 +195,18 @@ def rule_text(rule: Rule) -> str:
         return f"!{rule_text(rule.operand)}"
     return f"({(' & ' if isinstance(rule.op, ast.And) else ' | ').join(map(rule_text, rule.values))})"
 
-# %% ../nbs/38_boolean_networks.ipynb #8d178dc4
+# %% ../nbs/38_boolean_networks.ipynb #db0d6dbb
 def bnet_text(network: GeneNetwork) -> str:
     "The network as a .bnet text; `parse_bnet` reads it back."
     lines = [f"{gene}, {rule_text(rule)}" for gene, rule in zip(network.genes, network.rules, strict=True)]
     return "targets, factors\n" + "\n".join(lines) + "\n"
 
-# %% ../nbs/38_boolean_networks.ipynb #0f035a05
+# %% ../nbs/38_boolean_networks.ipynb #f68460df
 def blood_network() -> GeneNetwork:
     "Haematopoiesis (Krumsiek et al. 2011), 11 genes."
     return gene_network(krumsiek_rules())
 
-# %% ../nbs/38_boolean_networks.ipynb #5bd9ca62
+# %% ../nbs/38_boolean_networks.ipynb #9e4f7497
 def random_network(n_genes: int = 300, n_regulators: int = 2, seed: int = 0) -> GeneNetwork:
     "A random Boolean network: each gene has `n_regulators` regulators, and a truth table of fair coins."
     rng, genes = np.random.default_rng(seed), [f"g{i}" for i in range(n_genes)]
@@ -220,7 +219,7 @@ def random_network(n_genes: int = 300, n_regulators: int = 2, seed: int = 0) -> 
         rules[gene] = ast.BoolOp(ast.Or(), terms) if len(terms) > 1 else (terms or [ast.Constant(False)])[0]
     return gene_network(rules)
 
-# %% ../nbs/38_boolean_networks.ipynb #53a2a5e6
+# %% ../nbs/38_boolean_networks.ipynb #5cd2765d
 def input_settings(network: GeneNetwork, seed: int = 0, most: int = 8) -> np.ndarray:
     "Settings of the inputs, m × inputs, bool: all of them if at most `most`, else `most` different ones, drawn evenly."
     k = int(network.is_input.sum())
@@ -231,17 +230,17 @@ def input_settings(network: GeneNetwork, seed: int = 0, most: int = 8) -> np.nda
         drawn.setdefault(tuple(rng.random(k) < 0.5), None)
     return np.array(list(drawn))
 
-# %% ../nbs/38_boolean_networks.ipynb #1e65618a
+# %% ../nbs/38_boolean_networks.ipynb #3f96cdd0
 WIDEST_TABLE = 14  # regulators; 2^14 answers
 
-# %% ../nbs/38_boolean_networks.ipynb #48072a6a
+# %% ../nbs/38_boolean_networks.ipynb #ead11b14
 def _table(rule: Rule, names: list[str]) -> np.ndarray:
     "All answers of a rule, 2^k; digit i of the row's number is the i-th of the names."
     rows = np.arange(2 ** len(names))
     level = {name: (rows >> i & 1).astype(bool) for i, name in enumerate(names)}
     return np.broadcast_to(evaluate_rule(rule, level), rows.shape).astype(np.float32)
 
-# %% ../nbs/38_boolean_networks.ipynb #7686c82b
+# %% ../nbs/38_boolean_networks.ipynb #4d1ea6d0
 @dataclass(frozen=True, eq=False)
 class CompiledRules:
     "The rules of a network as tables for batches of states."
@@ -269,7 +268,7 @@ class CompiledRules:
         "What the rules want in states (..., genes) of 0 and 1, float32; the same shape."
         return self.answers(self.rows(states), states)
 
-# %% ../nbs/38_boolean_networks.ipynb #a0d7db1d
+# %% ../nbs/38_boolean_networks.ipynb #8e2d6fcb
 def compile_rules(network: GeneNetwork, device: str = "cpu") -> CompiledRules:
     "Tables of all rules, on a device."
     n, number = len(network.genes), {gene: i for i, gene in enumerate(network.genes)}
@@ -285,7 +284,7 @@ def compile_rules(network: GeneNetwork, device: str = "cpu") -> CompiledRules:
     to = lambda array: torch.as_tensor(array, device=device)
     return CompiledRules(to(powers), to(offset), to(np.concatenate(tables)), tuple(wide), network.genes)
 
-# %% ../nbs/38_boolean_networks.ipynb #70ef68d9
+# %% ../nbs/38_boolean_networks.ipynb #14252ba4
 @torch.no_grad()
 def run_network(
     rules: CompiledRules,
@@ -317,10 +316,10 @@ def run_network(
         rows += turn.long() * rules.powers[gene]
     return states
 
-# %% ../nbs/38_boolean_networks.ipynb #fe584b50
+# %% ../nbs/38_boolean_networks.ipynb #b6ec4d47
 EXACT_LIMIT = 16  # genes that are no inputs; 2^16 states
 
-# %% ../nbs/38_boolean_networks.ipynb #a2bfa37a
+# %% ../nbs/38_boolean_networks.ipynb #1b231d3b
 @dataclass(frozen=True, eq=False)
 class StateTable:
     "All states of a network under one input setting, as numbers whose digits are the free genes."
@@ -340,13 +339,13 @@ class StateTable:
         "Numbers of states, n × genes."
         return state_codes(self.network, states)
 
-# %% ../nbs/38_boolean_networks.ipynb #d0ea806f
+# %% ../nbs/38_boolean_networks.ipynb #ef81bae0
 def state_codes(network: GeneNetwork, states: np.ndarray) -> np.ndarray:
     "The number of each state (n × genes), whose digits are the free genes."
     free = np.asarray(states)[:, ~network.is_input].astype(np.int64)
     return free @ (1 << np.arange(free.shape[1]))
 
-# %% ../nbs/38_boolean_networks.ipynb #01925a1d
+# %% ../nbs/38_boolean_networks.ipynb #7a15234d
 def state_table(network: GeneNetwork, setting: np.ndarray | None = None) -> StateTable:
     "The table of one input setting, by default all off. Raises `DataError` beyond 16 free genes."
     if network.n_free > EXACT_LIMIT:
@@ -360,10 +359,10 @@ def state_table(network: GeneNetwork, setting: np.ndarray | None = None) -> Stat
     wanted = torch.cat([compile_rules(network).wanted(part) for part in states.split(8192)])
     return StateTable(network, setting, state_codes(network, wanted.numpy()))
 
-# %% ../nbs/38_boolean_networks.ipynb #0ced6e67
+# %% ../nbs/38_boolean_networks.ipynb #1d6404b3
 Hold = tuple[str, bool]  # a gene, held on (True) or off (False)
 
-# %% ../nbs/38_boolean_networks.ipynb #83c9974c
+# %% ../nbs/38_boolean_networks.ipynb #3e79acb6
 def _bit(table: StateTable, hold: Hold | None) -> int:
     "The digit of the held gene, as a number; 0 where none is held. Raises `DataError` for an input."
     if hold is None:
@@ -373,14 +372,14 @@ def _bit(table: StateTable, hold: Hold | None) -> int:
     free = np.array(table.network.genes)[~table.network.is_input].tolist()
     return 1 << free.index(hold[0])
 
-# %% ../nbs/38_boolean_networks.ipynb #c1410fb0
+# %% ../nbs/38_boolean_networks.ipynb #cc2a7451
 def _arrows(table: StateTable, codes: np.ndarray, bit: int) -> tuple[np.ndarray, np.ndarray]:
     "Where states can go in one change: positions in `codes`, and the numbers of the states that follow."
     differ = (table.wanted[codes] ^ codes) & ~bit
     start, gene = np.nonzero(differ[:, None] >> np.arange(table.network.n_free) & 1)
     return start, codes[start] ^ (1 << gene)
 
-# %% ../nbs/38_boolean_networks.ipynb #30583e66
+# %% ../nbs/38_boolean_networks.ipynb #d602edd8
 def _reachable(table: StateTable, codes: np.ndarray, bit: int) -> np.ndarray:
     "All states that can be reached, in order."
     seen = np.zeros(len(table.wanted), bool)
@@ -391,7 +390,7 @@ def _reachable(table: StateTable, codes: np.ndarray, bit: int) -> np.ndarray:
         front = front[~seen[front]]
     return np.flatnonzero(seen)
 
-# %% ../nbs/38_boolean_networks.ipynb #1f729849
+# %% ../nbs/38_boolean_networks.ipynb #1cd87d5f
 def _terminal_parts(count: int, start: np.ndarray, end: np.ndarray) -> list[np.ndarray]:
     "Strongly connected parts without a way out of a graph with `count` nodes, by lowest node."
     graph = sparse.csr_matrix((np.ones(len(start), bool), (start, end)), shape=(count, count))
@@ -402,7 +401,7 @@ def _terminal_parts(count: int, start: np.ndarray, end: np.ndarray) -> list[np.n
     parts = np.split(order, np.cumsum(np.bincount(label, minlength=n_parts))[:-1])
     return sorted((parts[k] for k in np.flatnonzero(~left)), key=lambda part: part[0])
 
-# %% ../nbs/38_boolean_networks.ipynb #5e5136cf
+# %% ../nbs/38_boolean_networks.ipynb #fcc7eff6
 @dataclass(frozen=True, eq=False)
 class Attractor:
     "States among which a network stays, k × genes, bool; `proved` if it is known to be all of them, and never left."
@@ -420,14 +419,14 @@ class Attractor:
         "Share of its states in which each gene is on, (genes,)."
         return self.states.mean(axis=0)
 
-# %% ../nbs/38_boolean_networks.ipynb #2265b1ee
+# %% ../nbs/38_boolean_networks.ipynb #a5aa2a78
 def exact_attractors(table: StateTable) -> list[Attractor]:
     "All attractors under the table's input setting, fixed points and cycles, by their lowest state."
     codes = np.arange(len(table.wanted))
     start, end = _arrows(table, codes, 0)
     return [Attractor(table.states(part)) for part in _terminal_parts(len(codes), start, end)]
 
-# %% ../nbs/38_boolean_networks.ipynb #0a0e8304
+# %% ../nbs/38_boolean_networks.ipynb #9e3e13f6
 @dataclass(frozen=True, eq=False)
 class Landing:
     "Where a network goes from some states, under one hold."
@@ -436,19 +435,27 @@ class Landing:
     weight: list[np.ndarray]  # share of time in each of these states
     chance: np.ndarray  # probability of each attractor, from each state that was asked for
 
-# %% ../nbs/38_boolean_networks.ipynb #728dd14d
+# %% ../nbs/38_boolean_networks.ipynb #d8fb8100
+def _limit(step, x: np.ndarray, tolerance: float = 1e-13, most: int = 200_000) -> np.ndarray:
+    "Where the iteration of `step` from x ends; a hundred steps between looks."
+    for _ in range(most // 100):
+        for _ in range(100):
+            before, x = x, step(x)
+        if abs(x - before).max() < tolerance:
+            return x
+    raise DataError("a walk between states takes too long to settle; this network has no exact answer here")
+
+# %% ../nbs/38_boolean_networks.ipynb #97a731c6
 def _time_shares(count: int, start: np.ndarray, end: np.ndarray) -> np.ndarray:
     "Share of time in each node of a strongly connected graph whose arrows are taken at equal rates."
     if count == 1:
         return np.ones(1)
-    rates = sparse.coo_matrix((np.ones(len(start)), (end, start)), shape=(count, count)).tocsc()
-    balance = (rates - sparse.diags(np.bincount(start, minlength=count).astype(float))).tolil()
-    balance[0] = 1.0  # instead of one of the balances, which follow from each other: the sum is 1
-    right = np.zeros(count)
-    right[0] = 1.0
-    return splu(balance.tocsc()).solve(right)
+    ways = np.bincount(start, minlength=count).astype(float)
+    inflow = sparse.csr_matrix((np.ones(len(start)), (end, start)), shape=(count, count))
+    lazy = 1.0 / (2 * ways.max())  # of the rates, so that the iteration does not swing
+    return _limit(lambda share: share + lazy * (inflow @ share - ways * share), np.full(count, 1 / count))
 
-# %% ../nbs/38_boolean_networks.ipynb #67e39396
+# %% ../nbs/38_boolean_networks.ipynb #01ed9475
 def landing(table: StateTable, codes: np.ndarray, hold: Hold | None = None) -> Landing:
     "Attractors reached from states (numbers) with a gene switched and held, or freely; see the equations above."
     bit = _bit(table, hold)
@@ -467,7 +474,7 @@ def landing(table: StateTable, codes: np.ndarray, hold: Hold | None = None) -> L
     absorbed = _absorption(home, start, end, len(parts))
     return Landing([nodes[p] for p in parts], weight, absorbed[np.searchsorted(nodes, codes)])
 
-# %% ../nbs/38_boolean_networks.ipynb #47b16655
+# %% ../nbs/38_boolean_networks.ipynb #9b3a4d93
 def _absorption(home: np.ndarray, start: np.ndarray, end: np.ndarray, n_parts: int) -> np.ndarray:
     "Probability of each attractor from each node; arrows out of a node are equally likely."
     absorbed = np.zeros((len(home), n_parts))
@@ -476,11 +483,11 @@ def _absorption(home: np.ndarray, start: np.ndarray, end: np.ndarray, n_parts: i
     if not rest.all():
         share = 1 / np.bincount(start, minlength=len(home))[start]
         walk = sparse.csr_matrix((share, (start, end)), shape=(len(home),) * 2)[~rest]
-        stay = sparse.eye(int((~rest).sum())) - walk[:, ~rest]
-        absorbed[~rest] = splu(stay.tocsc()).solve(walk[:, rest] @ absorbed[rest])
+        stay, leave = walk[:, ~rest], walk[:, rest] @ absorbed[rest]
+        absorbed[~rest] = _limit(lambda x: stay @ x + leave, leave)
     return absorbed.clip(0, 1)
 
-# %% ../nbs/38_boolean_networks.ipynb #36843a2c
+# %% ../nbs/38_boolean_networks.ipynb #89612b39
 def sampled_attractors(
     network: GeneNetwork,
     setting: np.ndarray | None = None,
@@ -502,7 +509,7 @@ def sampled_attractors(
     found = [Attractor(state[None].bool().numpy()) for state in fixed[order]]
     return found + _met(rules, states[~resting][:64], generator, visits)
 
-# %% ../nbs/38_boolean_networks.ipynb #86cdb596
+# %% ../nbs/38_boolean_networks.ipynb #2ab8ccba
 def _met(rules: CompiledRules, states: Tensor, generator: torch.Generator, visits: int) -> list[Attractor]:
     "Groups of cells that visit a state in common, each with all states that its cells visit."
     groups, paths = [], [states]
@@ -516,7 +523,7 @@ def _met(rules: CompiledRules, states: Tensor, generator: torch.Generator, visit
         groups.append(seen)
     return [Attractor(np.stack(list(group.values())), proved=False) for group in groups]
 
-# %% ../nbs/38_boolean_networks.ipynb #71cbd66c
+# %% ../nbs/38_boolean_networks.ipynb #174a34ac
 def attractors_of(network: GeneNetwork, setting: np.ndarray | None = None, seed: int = 0) -> list[Attractor]:
     "Attractors under one input setting: all of them up to 16 free genes, else those that sampling finds."
     if network.n_free <= EXACT_LIMIT:
