@@ -4,14 +4,13 @@
 
 # %% auto #0
 __all__ = ['StateLike', 'holds_of', 'Goal', 'attractor_goal', 'Questions', 'all_pairs', 'NetworkCells', 'ReprogrammingWorld',
-           'MaskedPolicy', 'network_agent', 'learn', 'played', 'abstaining', 'ExactMoves', 'ExactSetting', 'backward',
+           'MaskedPolicy', 'network_agent', 'played', 'learn', 'abstaining', 'ExactMoves', 'ExactSetting', 'backward',
            'ExactAnswer', 'random_choice', 'greedy_choice', 'FixedSequence', 'beam_search', 'sequence_success',
            'exact_sequence', 'control_set', 'source_states', 'goal_of', 'wilson', 'ranked_singles', 'NetworkPlan',
            'followed', 'plot_plan', 'plan_page', 'steer_network']
 
-# %% ../nbs/39_reprogramming.ipynb #bea9a0c2
+# %% ../nbs/39_reprogramming.ipynb #f69f37dc
 import ast
-import base64
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -51,7 +50,7 @@ from .reports import html_figures, html_note, html_notes, html_page, html_table
 from .training import PPO, TRPO, Agent, agent_for, train
 from .worlds import Restart, Step, restarted
 
-# %% ../nbs/39_reprogramming.ipynb #e3a3dd1f
+# %% ../nbs/39_reprogramming.ipynb #9c15d0a4
 def holds_of(
     network: GeneNetwork, candidates: Sequence[str] | None = None, forbid: Sequence[str] = ()
 ) -> list[Hold]:
@@ -70,7 +69,7 @@ def holds_of(
         raise DataError("all candidates are forbidden; leave at least one gene that may be held")
     return holds
 
-# %% ../nbs/39_reprogramming.ipynb #1251bd78
+# %% ../nbs/39_reprogramming.ipynb #3f5f1a53
 @dataclass(frozen=True, eq=False)
 class Goal:
     "A target: states of an attractor, or a pattern of genes that must be on or off once the network is let go."
@@ -81,7 +80,7 @@ class Goal:
     states: np.ndarray | None = None  # k × genes; None: the pattern counts
     care: np.ndarray | None = None  # (genes,), bool: genes of the pattern
 
-# %% ../nbs/39_reprogramming.ipynb #16a96644
+# %% ../nbs/39_reprogramming.ipynb #b45ee285
 def attractor_goal(attractor: Attractor) -> Goal:
     "The states of an attractor; of one that is not proved, the genes that stay as they are."
     level = attractor.level
@@ -89,7 +88,7 @@ def attractor_goal(attractor: Attractor) -> Goal:
         return Goal(level, attractor.states)
     return Goal(level, None, (level == 0) | (level == 1))
 
-# %% ../nbs/39_reprogramming.ipynb #9a550fd4
+# %% ../nbs/39_reprogramming.ipynb #8871f799
 @dataclass(frozen=True, eq=False)
 class Questions:
     "Sources and targets of one network: pairs (source, goal) of numbers in `sources` and `goals`."
@@ -100,7 +99,7 @@ class Questions:
     pairs: np.ndarray  # m × 2
     names: list[str] | None = None  # of sources and goals alike
 
-# %% ../nbs/39_reprogramming.ipynb #4ef7469f
+# %% ../nbs/39_reprogramming.ipynb #c7f24fdd
 def all_pairs(network: GeneNetwork, seed: int = 0, most: int = 30) -> Questions:
     "Every ordered pair of attractors of every input setting, at most `most`, drawn evenly with the seed."
     found, pairs = [], []
@@ -118,7 +117,7 @@ def all_pairs(network: GeneNetwork, seed: int = 0, most: int = 30) -> Questions:
     names = [network.name(a.states[0]) + ("" if a.is_fixed else " ↻") for a in found]
     return Questions(network, [a.states for a in found], list(map(attractor_goal, found)), pairs, names)
 
-# %% ../nbs/39_reprogramming.ipynb #87abec5e
+# %% ../nbs/39_reprogramming.ipynb #744f93b8
 class _Pool:
     "States of several groups in one tensor; draws one of a group."
 
@@ -131,7 +130,7 @@ class _Pool:
         "A state of each group, by luck in [0, 1)."
         return self.states[self.begin[group] + (luck * self.count[group]).long()]
 
-# %% ../nbs/39_reprogramming.ipynb #068da101
+# %% ../nbs/39_reprogramming.ipynb #d83fd26b
 class _Arrival:
     "Whether states are in their goal: one of its states, by a 63-bit hash, or its pattern once let go."
 
@@ -162,7 +161,7 @@ class _Arrival:
             there = torch.where(self.by_pattern[goal], fits & let_go, there)
         return there
 
-# %% ../nbs/39_reprogramming.ipynb #64e82109
+# %% ../nbs/39_reprogramming.ipynb #1d15babb
 def _kin(questions: Questions) -> Tensor:
     "For each goal the goals of its input setting, goals × most of them; -1 where there are no more."
     inputs = questions.network.is_input
@@ -171,7 +170,7 @@ def _kin(questions: Questions) -> Tensor:
     width = max(map(len, groups), default=0)
     return torch.tensor([group + [-1] * (width - len(group)) for group in groups])
 
-# %% ../nbs/39_reprogramming.ipynb #876a6688
+# %% ../nbs/39_reprogramming.ipynb #5c3324d6
 class _Memory:
     "Different states that a world has shown, each with a goal; at most 8192."
 
@@ -197,7 +196,7 @@ class _Memory:
         left = torch.randint(1, horizon + 1, (n, 1), generator=generator).float()
         return torch.cat([row[:, :-1], goal, left], dim=1)
 
-# %% ../nbs/39_reprogramming.ipynb #3db115e8
+# %% ../nbs/39_reprogramming.ipynb #af32dfe2
 class NetworkCells:
     """Cells of a gene network that is held and let go; the last action lets it go.
 
@@ -223,6 +222,7 @@ class NetworkCells:
         self.arrival = _Arrival(questions.goals, self.n_genes)
         self.level = 2 * torch.as_tensor(np.stack([goal.level for goal in questions.goals])).float() - 1
         self.observation_size = 2 * self.n_genes + len(questions.goals) + horizon + self.action_size
+        self.weight = torch.ones(len(self.pairs))  # of the pairs; evenly, unless changed
 
     def advance(self, rows: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         "Rows after one decision each, and which of them have arrived; after the last the network is let go."
@@ -268,7 +268,7 @@ class NetworkCells:
         left = observation[:, 2 * n + k : 2 * n + k + self.horizon].argmax(dim=1) + 1
         return torch.cat([(observation[:, :n] + 1) / 2, torch.stack([goal, left], dim=1).float()], dim=1)
 
-# %% ../nbs/39_reprogramming.ipynb #4e5bd000
+# %% ../nbs/39_reprogramming.ipynb #12bb25d3
 class ReprogrammingWorld(NetworkCells):
     """Interventions on a gene network, cells in parallel, as a `World`.
 
@@ -277,13 +277,13 @@ class ReprogrammingWorld(NetworkCells):
     discrete = True
     restart: Restart | None = None
 
-    def __init__(self, questions: Questions, *, cost: float = 0.05, shaping: float = 1.0, **options):
+    def __init__(self, questions: Questions, *, cost: float = 0.05, shaping: float = 3.0, **options):
         super().__init__(questions, **options)
         self.cost, self.shaping, self.memory = cost, shaping, _Memory(questions, self.source)
 
     def start(self, cells: int, generator: torch.Generator) -> Tensor:
-        "Sources of the pairs, drawn evenly, with all interventions left."
-        pair = self.pairs[torch.randint(len(self.pairs), (cells,), generator=generator)]
+        "Sources of the pairs, drawn by `weight`, with all interventions left."
+        pair = self.pairs[torch.multinomial(self.weight, cells, replacement=True, generator=generator)]
         states = self.source.rows(pair[:, 0], torch.rand(cells, generator=generator))
         left = torch.full((cells, 1), float(self.horizon))
         return torch.cat([states, pair[:, 1:].float(), left], dim=1)
@@ -317,7 +317,7 @@ class ReprogrammingWorld(NetworkCells):
             observation[over] = self.observe(self.state[over])
         return Step(observation, reward, over, torch.zeros_like(over), final)
 
-# %% ../nbs/39_reprogramming.ipynb #3e905518
+# %% ../nbs/39_reprogramming.ipynb #6633dfbc
 class MaskedPolicy(Policy):
     "A policy over choices that never takes one that is not allowed; the last entries of an observation say which are."
 
@@ -326,7 +326,7 @@ class MaskedPolicy(Policy):
         logits = super().forward(observation).logits
         return Categorical(logits.masked_fill(observation[..., -self.action_size :] == 0, -1e9))
 
-# %% ../nbs/39_reprogramming.ipynb #3498e7e4
+# %% ../nbs/39_reprogramming.ipynb #ad0d5d9d
 def network_agent(world: ReprogrammingWorld, seed: int, hidden: tuple[int, ...] = (128, 128)) -> Agent:
     "A new agent whose policy heeds what is allowed."
     agent = agent_for(world, seed, hidden=hidden)
@@ -338,35 +338,7 @@ def network_agent(world: ReprogrammingWorld, seed: int, hidden: tuple[int, ...] 
     )
     return agent
 
-# %% ../nbs/39_reprogramming.ipynb #13100d3c
-def learn(
-    world: ReprogrammingWorld,
-    seed: int = 0,
-    *,
-    find: int = 60_000,  # steps of the first stage: any way at all
-    spare: int = 150_000,  # steps of the second: a short one
-    restart: float = 0.5,  # share of episodes that begin in states seen before
-) -> tuple[Agent, pd.DataFrame]:
-    "An agent for all pairs of the world, and its history: TRPO while interventions are free, then PPO at their cost."
-    agent, cost, begin = network_agent(world, seed), world.cost, Restart(restart, world.anywhere)
-    first = TRPO(steps=find, max_kl=0.03, sub_sampling_factor=4, restart=begin)
-    second = PPO(
-        steps=spare,
-        learning_rate=2e-3,
-        anneal=True,
-        ent_coef=0.003,
-        n_epochs=4,
-        target_kl=0.05,
-        restart=begin,
-    )
-    world.cost, history = 0.0, []
-    for stage in (first, second):
-        history.append(train(world, agent, [stage], seed=seed, n_envs=512, gamma=1.0, gae_lambda=0.9))
-        world.cost = cost
-    world.restart = None
-    return agent, pd.concat(history, ignore_index=True)
-
-# %% ../nbs/39_reprogramming.ipynb #44367483
+# %% ../nbs/39_reprogramming.ipynb #6d88971e
 @torch.no_grad()
 def played(
     world: ReprogrammingWorld,
@@ -392,7 +364,47 @@ def played(
     source, goal = world.questions.pairs.T
     return table.assign(source=source, target=goal)[["source", "target", "success", "interventions"]]
 
-# %% ../nbs/39_reprogramming.ipynb #7dd6295b
+# %% ../nbs/39_reprogramming.ipynb #689d0341
+def _stages(find: int, spare: int, begin: Restart) -> tuple[TRPO, PPO]:
+    "A round of the first stage, and the second."
+    ppo = {"learning_rate": 2e-3, "anneal": True, "ent_coef": 0.003, "n_epochs": 4, "target_kl": 0.05}
+    first = TRPO(steps=find // 3, max_kl=0.03, sub_sampling_factor=4, restart=begin)
+    return first, PPO(steps=spare, restart=begin, **ppo)
+
+# %% ../nbs/39_reprogramming.ipynb #569f323c
+def _open_pairs(world: ReprogrammingWorld, agent: Agent, seed: int) -> Tensor:
+    "Pairs of which less than half of a few simulated cells arrive."
+    success = played(world, lambda seen: mode(agent.policy(seen)), 8, seed)["success"]
+    return torch.as_tensor(success.to_numpy() < 0.5)
+
+# %% ../nbs/39_reprogramming.ipynb #6719ed12
+def learn(
+    world: ReprogrammingWorld,
+    seed: int = 0,
+    *,
+    find: int = 90_000,  # steps of the first stage at most: any way at all
+    spare: int = 90_000,  # steps of the second: a short one
+    restart: float = 0.5,  # share of episodes that begin in states seen before
+) -> tuple[Agent, pd.DataFrame]:
+    "An agent for all pairs of the world, and its history: TRPO while interventions are free, then PPO at their cost."
+    agent, cost, history = network_agent(world, seed), world.cost, []
+    first, second = _stages(find, spare, Restart(restart, world.anywhere))
+    practise = lambda stage: history.append(
+        train(world, agent, [stage], seed=seed + len(history), n_envs=512, gamma=1.0, gae_lambda=0.9)
+    )
+    world.cost = 0.0
+    for _ in range(3):
+        practise(first)
+        unsolved = _open_pairs(world, agent, seed)
+        world.weight = 1.0 + 3.0 * unsolved
+        if not unsolved.any():
+            break
+    world.cost = cost
+    practise(second)
+    world.restart, world.weight = None, torch.ones(len(world.pairs))
+    return agent, pd.concat(history, ignore_index=True)
+
+# %% ../nbs/39_reprogramming.ipynb #3b240555
 def abstaining(
     world: ReprogrammingWorld, choose: Callable[[Tensor], Tensor], cells: int = 64, seed: int = 0
 ) -> Callable[[Tensor], Tensor]:
@@ -413,7 +425,7 @@ def abstaining(
 
     return choice
 
-# %% ../nbs/39_reprogramming.ipynb #fb173a2c
+# %% ../nbs/39_reprogramming.ipynb #487ea291
 class ExactMoves:
     "All that can happen under one input setting: states met, and where each action leads from them."
 
@@ -458,7 +470,7 @@ class ExactMoves:
         chance, spread = self.walk[action]
         return chance @ (spread @ value)
 
-# %% ../nbs/39_reprogramming.ipynb #23683543
+# %% ../nbs/39_reprogramming.ipynb #6a1a74a6
 class ExactSetting(NamedTuple):
     "The pairs of one input setting, the states they can lead to, and which of these are in which goal."
 
@@ -467,7 +479,7 @@ class ExactSetting(NamedTuple):
     moves: ExactMoves
     member: np.ndarray  # states × goals, bool
 
-# %% ../nbs/39_reprogramming.ipynb #28cf7174
+# %% ../nbs/39_reprogramming.ipynb #0f87aa58
 def backward(world: ReprogrammingWorld, setting: ExactSetting, choose=None) -> list[np.ndarray]:
     "Success and interventions with 0, 1, ... left, each states × goals × 2, under choices from observations or the best ones."
     moves, member, n, shape = setting.moves, setting.member, world.action_size, setting.member.shape
@@ -487,7 +499,7 @@ def backward(world: ReprogrammingWorld, setting: ExactSetting, choose=None) -> l
         values.append(np.where(member[..., None], there, picked))
     return values
 
-# %% ../nbs/39_reprogramming.ipynb #111de269
+# %% ../nbs/39_reprogramming.ipynb #f66e80ba
 @torch.no_grad()
 def _choices(world: ReprogrammingWorld, setting: ExactSetting, left: int, choose) -> np.ndarray:
     "What is chosen in every state for every goal, states × goals."
@@ -497,7 +509,7 @@ def _choices(world: ReprogrammingWorld, setting: ExactSetting, left: int, choose
     rows = torch.cat([states, goal, torch.full_like(goal, left)], dim=1)
     return torch.cat([choose(world.observe(part)) for part in rows.split(8192)]).view(-1, len(goals)).numpy()
 
-# %% ../nbs/39_reprogramming.ipynb #9f8af05c
+# %% ../nbs/39_reprogramming.ipynb #f7aa9625
 class ExactAnswer:
     "Value iteration over the states that can be met: only scores, never teaches."
 
@@ -536,14 +548,14 @@ class ExactAnswer:
         columns = ["pair", "source", "target", "success", "interventions"]
         return pd.DataFrame(rows, columns=columns).set_index("pair").sort_index()
 
-# %% ../nbs/39_reprogramming.ipynb #52025956
+# %% ../nbs/39_reprogramming.ipynb #ab1c5121
 def random_choice(world: ReprogrammingWorld, seed: int = 0) -> Callable[[Tensor], Tensor]:
     "Any allowed action, each as likely."
     generator = torch.Generator().manual_seed(seed)
     allowed = lambda observation: observation[:, -world.action_size :]
     return lambda observation: torch.multinomial(allowed(observation), 1, generator=generator)[:, 0]
 
-# %% ../nbs/39_reprogramming.ipynb #f783996e
+# %% ../nbs/39_reprogramming.ipynb #3d903a13
 def greedy_choice(world: ReprogrammingWorld, samples: int = 8, seed: int = 0) -> Callable[[Tensor], Tensor]:
     "The action after which, in simulated samples, most cells arrive; among equals, where the genes come nearest to the goal's."
     world.generator = torch.Generator().manual_seed(seed)
@@ -558,7 +570,7 @@ def greedy_choice(world: ReprogrammingWorld, samples: int = 8, seed: int = 0) ->
 
     return choose
 
-# %% ../nbs/39_reprogramming.ipynb #cdf5a4c3
+# %% ../nbs/39_reprogramming.ipynb #34bb7fdc
 class FixedSequence(NamedTuple):
     "A fixed sequence of actions and what it is worth."
 
@@ -566,7 +578,18 @@ class FixedSequence(NamedTuple):
     success: float
     interventions: int
 
-# %% ../nbs/39_reprogramming.ipynb #9aae0f44
+# %% ../nbs/39_reprogramming.ipynb #7691e6ef
+def _pair_rows(
+    world: ReprogrammingWorld, pair: int, cells: int, seed: int, left: int | None = None
+) -> Tensor:
+    "Cells at the source of a pair, with all interventions left or as many as are said; sets the world's generator."
+    world.generator = torch.Generator().manual_seed(seed)
+    source, goal = world.pairs[pair]
+    states = world.source.rows(source.repeat(cells), torch.rand(cells, generator=world.generator))
+    rest = torch.tensor([[float(goal), float(world.horizon if left is None else left)]])
+    return torch.cat([states, rest.expand(cells, 2)], dim=1)
+
+# %% ../nbs/39_reprogramming.ipynb #3fb8352d
 def _held_then_free(world, states: Tensor, goal: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
     "States after a hold each, and whether they arrive in the goal when then let go."
     pad = torch.stack([goal.float().expand(len(states)), torch.full((len(states),), 9.0)], dim=1)
@@ -574,16 +597,14 @@ def _held_then_free(world, states: Tensor, goal: Tensor, action: Tensor) -> tupl
     free, there = world.advance(moved, torch.full_like(action, len(world.holds)))
     return moved[:, :-2], there
 
-# %% ../nbs/39_reprogramming.ipynb #f0455745
+# %% ../nbs/39_reprogramming.ipynb #ace49d16
 @torch.no_grad()
 def beam_search(
     world: ReprogrammingWorld, pair: int, *, width: int = 8, samples: int = 32, seed: int = 0
 ) -> FixedSequence:
     "The best fixed sequence that a beam of simulated cells finds for one pair: judged by who arrives once let go."
-    world.generator = torch.Generator().manual_seed(seed)
-    source, goal = world.pairs[pair]
-    states = world.source.rows(source.repeat(samples), torch.rand(samples, generator=world.generator))
-    beam, best, n = [((), states)], FixedSequence((), 0.0, 0), len(world.holds)
+    rows, goal = _pair_rows(world, pair, samples, seed), world.pairs[pair, 1]
+    beam, best, n = [((), rows[:, :-2])], FixedSequence((), 0.0, 0), len(world.holds)
     for depth in range(1, world.horizon + 1):
         cells = torch.cat([s for _, s in beam]).view(len(beam), 1, samples, -1).expand(-1, n, -1, -1)
         action = torch.arange(n).repeat_interleave(samples).repeat(len(beam))
@@ -599,21 +620,18 @@ def beam_search(
             break
     return best
 
-# %% ../nbs/39_reprogramming.ipynb #d755077c
+# %% ../nbs/39_reprogramming.ipynb #db32560a
 @torch.no_grad()
 def sequence_success(
     world: ReprogrammingWorld, pair: int, actions: Sequence[int], cells: int = 200, seed: int = 0
 ) -> float:
     "Share of simulated cells that are in the goal when a fixed sequence is over and the network is let go."
-    world.generator = torch.Generator().manual_seed(seed)
-    source, goal = world.pairs[pair]
-    states = world.source.rows(source.repeat(cells), torch.rand(cells, generator=world.generator))
-    rows = torch.cat([states, torch.tensor([[float(goal), 99.0]]).expand(cells, 2)], dim=1)
+    rows = _pair_rows(world, pair, cells, seed, left=99)
     for action in [*actions, len(world.holds)]:
         rows, there = world.advance(rows, torch.full((cells,), action))
     return there.float().mean().item()
 
-# %% ../nbs/39_reprogramming.ipynb #59f43c01
+# %% ../nbs/39_reprogramming.ipynb #2d8fdb39
 def exact_sequence(answer: ExactAnswer, pair: int, width: int = 4000) -> tuple[FixedSequence, bool]:
     "The best fixed sequence for a pair, by breadth-first search over distributions, and whether it is proved to be best."
     world = answer.world
@@ -644,7 +662,7 @@ def exact_sequence(answer: ExactAnswer, pair: int, width: int = 4000) -> tuple[F
         proved &= len(following) <= width
     return best, proved
 
-# %% ../nbs/39_reprogramming.ipynb #f00d5d0b
+# %% ../nbs/39_reprogramming.ipynb #28a0c65a
 def _renamed(rule: Rule, names: Mapping[str, str]) -> Rule:
     "A rule with other names."
     rule = copy.deepcopy(rule)
@@ -653,7 +671,7 @@ def _renamed(rule: Rule, names: Mapping[str, str]) -> Rule:
             node.id = names[node.id]
     return rule
 
-# %% ../nbs/39_reprogramming.ipynb #46428f44
+# %% ../nbs/39_reprogramming.ipynb #b3772fb2
 def _model(network: GeneNetwork, setting: Mapping[str, bool]):
     "The network in the library's form, genes named x0, x1, ..., inputs fixed."
     names = {gene: f"x{i}" for i, gene in enumerate(network.genes)}
@@ -662,9 +680,19 @@ def _model(network: GeneNetwork, setting: Mapping[str, bool]):
         for gene, rule, fixed in zip(network.genes, network.rules, network.is_input, strict=True)
     ]
     lines = [f"{name}, {rule}" for name, rule in zip(names.values(), rules, strict=True)]
-    return aeon().BooleanNetwork.from_bnet("targets, factors\n" + "\n".join(lines))
+    model = aeon().BooleanNetwork.from_bnet("targets, factors\n" + "\n".join(lines))
+    return model.infer_valid_graph()
 
-# %% ../nbs/39_reprogramming.ipynb #d209b0ac
+# %% ../nbs/39_reprogramming.ipynb #5fb591a3
+def _smallest(found, most: int) -> dict[str, bool] | None:
+    "One of the smallest perturbations in a symbolic set; None beyond `most` genes."
+    for size in range(1, most + 1):
+        chosen = found.select_by_size(size, True).perturbations()
+        if chosen.cardinality():
+            return next(iter(chosen)).perturbed_named_dict()
+    return None
+
+# %% ../nbs/39_reprogramming.ipynb #0163b4c8
 def control_set(
     network: GeneNetwork,
     source: np.ndarray,
@@ -673,7 +701,7 @@ def control_set(
     *,
     holds: Sequence[Hold] | None = None,
 ) -> list[Hold] | None:
-    "A smallest set of genes that, held at once and later let go, surely leads from a state to an attractor; None beyond `most`."
+    "A smallest set of genes that, held at once and later let go, surely leads from a state to a fixed point; None beyond `most`."
     library, setting = aeon(), dict(zip(network.genes, map(bool, source), strict=True))
     names, held = (
         [f"x{i}" for i in range(len(network.genes))],
@@ -682,21 +710,14 @@ def control_set(
     may = [name for name, gene in zip(names, network.genes, strict=True) if gene in held]
     graph = library.AsynchronousPerturbationGraph(_model(network, setting), may)
     subspace = lambda state: dict(zip(names, map(bool, state), strict=True))
-    goal = graph.mk_empty_vertices()
-    for state in target:
-        goal = goal.union(graph.mk_subspace_vertices(subspace(state)))
-    found = library.Control.attractor_temporary(graph, subspace(source), goal)
-    for size in range(1, most + 1):
-        chosen = found.select_by_size(size, True).perturbations()
-        if chosen.cardinality():
-            model = next(iter(chosen)).perturbed_named_dict()
-            return sorted((network.genes[int(name[1:])], bool(on)) for name, on in model.items())
-    return None
+    goal = graph.mk_subspace_vertices(subspace(target))
+    model = _smallest(library.Control.attractor_temporary(graph, subspace(source), goal), most)
+    return model and sorted((network.genes[int(name[1:])], bool(on)) for name, on in model.items())
 
-# %% ../nbs/39_reprogramming.ipynb #e9a75e52
+# %% ../nbs/39_reprogramming.ipynb #7988b0aa
 StateLike = str | Mapping[str, bool] | Attractor | np.ndarray
 
-# %% ../nbs/39_reprogramming.ipynb #8a4198eb
+# %% ../nbs/39_reprogramming.ipynb #5717b236
 def _pattern(network: GeneNetwork, asked: str | Mapping[str, bool], setting: np.ndarray) -> dict[str, bool]:
     "Genes and what they are; a text names all that are on. Raises `DataError` for unknown genes."
     if isinstance(asked, str):
@@ -709,20 +730,20 @@ def _pattern(network: GeneNetwork, asked: str | Mapping[str, bool], setting: np.
         network.index(gene)
     return {gene: bool(on) for gene, on in asked.items()}
 
-# %% ../nbs/39_reprogramming.ipynb #bb1a6271
+# %% ../nbs/39_reprogramming.ipynb #546200be
 def _split(network: GeneNetwork, text: str) -> list[str]:
     "Names joined by commas or hyphens; a name may have hyphens of its own."
     parts = [part.strip() for part in text.split(",")]
     whole = [[part] if part in network.genes else part.split("-") for part in parts]
     return [name for names in whole for name in names]
 
-# %% ../nbs/39_reprogramming.ipynb #3831ca5e
+# %% ../nbs/39_reprogramming.ipynb #6ddba176
 def _fits(network: GeneNetwork, states: np.ndarray, pattern: Mapping[str, bool]) -> np.ndarray:
     "Which states (k × genes) have the pattern."
     column = [network.index(gene) for gene in pattern]
     return (states[:, column] == np.array(list(pattern.values()), bool)).all(axis=1)
 
-# %% ../nbs/39_reprogramming.ipynb #b263dd5f
+# %% ../nbs/39_reprogramming.ipynb #b82b931b
 def source_states(
     network: GeneNetwork, asked: StateLike, setting: np.ndarray, found: Sequence[Attractor]
 ) -> np.ndarray:
@@ -739,16 +760,16 @@ def source_states(
         raise DataError(f"source {_written(pattern)} fits no attractor; {_listed(network, found)}")
     return np.concatenate(states)
 
-# %% ../nbs/39_reprogramming.ipynb #17a6efec
+# %% ../nbs/39_reprogramming.ipynb #6cebf222
 def _written(pattern: Mapping[str, bool]) -> str:
     return ", ".join(gene if on else f"no {gene}" for gene, on in pattern.items())
 
-# %% ../nbs/39_reprogramming.ipynb #9d378cd4
+# %% ../nbs/39_reprogramming.ipynb #aa818d82
 def _listed(network: GeneNetwork, found: Sequence[Attractor]) -> str:
     names = [network.name(a.states[0]) + ("" if a.is_fixed else " (cycles)") for a in found[:8]]
     return f"there is {', '.join(map(repr, names))}" + (", ..." if len(found) > 8 else "")
 
-# %% ../nbs/39_reprogramming.ipynb #2a525c2c
+# %% ../nbs/39_reprogramming.ipynb #7f13a9bd
 def goal_of(network: GeneNetwork, asked: StateLike, setting: np.ndarray, found: Sequence[Attractor]) -> Goal:
     "The goal: a fixed point that is written out, an attractor, or all with a pattern. Raises `DataError`."
     if isinstance(asked, Attractor):
@@ -768,7 +789,7 @@ def goal_of(network: GeneNetwork, asked: StateLike, setting: np.ndarray, found: 
         )
     return Goal(asked.astype(float), asked.reshape(1, -1).astype(bool))
 
-# %% ../nbs/39_reprogramming.ipynb #85f5060a
+# %% ../nbs/39_reprogramming.ipynb #dc31c34f
 def _pattern_goal(network: GeneNetwork, pattern: Mapping[str, bool], found: Sequence[Attractor]) -> Goal:
     "All attractors with the pattern, where they are proved; else the pattern itself."
     level = np.full(len(network.genes), 0.5)
@@ -780,35 +801,35 @@ def _pattern_goal(network: GeneNetwork, pattern: Mapping[str, bool], found: Sequ
         raise DataError(f"no attractor has {_written(pattern)} (proved); {_listed(network, found)}")
     return Goal(level, np.concatenate(states))
 
-# %% ../nbs/39_reprogramming.ipynb #b7f25c9c
+# %% ../nbs/39_reprogramming.ipynb #36d3135f
 def wilson(share: float, n: int, z: float = 1.96) -> tuple[float, float]:
     "95 % interval of a share of n cells (Wilson 1927)."
     middle, width = (share + z * z / (2 * n)), z * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     return tuple(float(np.clip((middle + s * width) / (1 + z * z / n), 0, 1)) for s in (-1, 1))
 
-# %% ../nbs/39_reprogramming.ipynb #3747871a
+# %% ../nbs/39_reprogramming.ipynb #cd1ded1a
 def _way(world: ReprogrammingWorld, actions: Sequence[int]) -> str:
     "A sequence in words."
     holds = [world.holds[a] for a in actions if a < len(world.holds)]
     return " → ".join(f"{gene} {'on' if on else 'off'}" for gene, on in holds) or "nothing"
 
-# %% ../nbs/39_reprogramming.ipynb #bca9c6ab
+# %% ../nbs/39_reprogramming.ipynb #877a344b
 @torch.no_grad()
 def ranked_singles(world: ReprogrammingWorld, cells: int, seed: int = 0) -> pd.DataFrame:
     "Every single intervention on the first pair: share of cells that arrive once let go, and how far the rest are; best first."
-    world.generator, n = torch.Generator().manual_seed(seed), len(world.holds)
-    source, goal = world.pairs[0]
-    states = world.source.rows(source.repeat(n * cells), torch.rand(n * cells, generator=world.generator))
-    action = torch.arange(n).repeat_interleave(cells)
-    moved, there = _held_then_free(world, states, goal, action)
-    rows = torch.cat([moved, goal.float().expand(len(moved), 2)], dim=1)
+    n = len(world.holds)
+    rows = _pair_rows(world, 0, n * cells, seed)
+    moved, there = _held_then_free(
+        world, rows[:, :-2], world.pairs[0, 1], torch.arange(n).repeat_interleave(cells)
+    )
+    rows[:, :-2] = moved
     mean = lambda values: values.float().view(n, cells).mean(dim=1).numpy()
     table = pd.DataFrame({"action": range(n), "arrives": mean(there), "distance": mean(world.distance(rows))})
     return table.sort_values(["arrives", "distance"], ascending=[False, True], kind="stable").reset_index(
         drop=True
     )
 
-# %% ../nbs/39_reprogramming.ipynb #de851d42
+# %% ../nbs/39_reprogramming.ipynb #77aabe9b
 @dataclass(frozen=True, eq=False)
 class NetworkPlan:
     "What `steer_network` found. `table` has a row for each proposal; a set is held at once, a sequence one after the other."
@@ -846,15 +867,11 @@ class NetworkPlan:
         "The plan as a page of its own."
         return plan_page(self)
 
-# %% ../nbs/39_reprogramming.ipynb #430f1b66
+# %% ../nbs/39_reprogramming.ipynb #c719a11f
 @torch.no_grad()
 def followed(world: ReprogrammingWorld, agent: Agent, cells: int = 500, seed: int = 0) -> pd.DataFrame:
     "If the cell looks like this, then that: step, state, action, share of cells; `arrived` is the share after the step."
-    world.generator, network = torch.Generator().manual_seed(seed), world.questions.network
-    source, goal = world.pairs[0]
-    states = world.source.rows(source.repeat(cells), torch.rand(cells, generator=world.generator))
-    rows = torch.cat([states, torch.tensor([[float(goal), world.horizon]]).expand(cells, 2)], dim=1)
-    met, arrived = [], 0
+    rows, network, met, arrived = _pair_rows(world, 0, cells, seed), world.questions.network, [], 0
     for step in range(world.horizon):
         if not len(rows):
             break
@@ -873,7 +890,7 @@ def followed(world: ReprogrammingWorld, agent: Agent, cells: int = 500, seed: in
         )
     return pd.concat(met, ignore_index=True)
 
-# %% ../nbs/39_reprogramming.ipynb #b02e90f9
+# %% ../nbs/39_reprogramming.ipynb #97425866
 def plot_plan(plan: NetworkPlan, ax: Axes | None = None, *, show: bool = True) -> Axes:
     "Share of cells that arrive for the best proposals, with intervals; dashed, the exact optimum."
     ax, shown = ax or plt.subplots(figsize=(7, 3.2))[1], plan.table.head(8).iloc[::-1]
@@ -890,23 +907,28 @@ def plot_plan(plan: NetworkPlan, ax: Axes | None = None, *, show: bool = True) -
         plt.show()
     return ax
 
-# %% ../nbs/39_reprogramming.ipynb #2d12193c
-def plan_page(plan: NetworkPlan) -> str:
-    "One self-contained page: proposals, picture, the policy as a table, what is known."
-    names = plan.world.questions.names or ["source", "target"]
+# %% ../nbs/39_reprogramming.ipynb #a6594178
+def _picture(plan: NetworkPlan) -> bytes:
+    "The plot as a PNG."
     figure = plan.plot(show=False).figure
     figure.tight_layout()
     picture = png(figure)
     plt.close(figure)
+    return picture
+
+# %% ../nbs/39_reprogramming.ipynb #6362b798
+def plan_page(plan: NetworkPlan) -> str:
+    "One self-contained page: proposals, picture, the policy as a table, what is known."
+    names = plan.world.questions.names or ["source", "target"]
     sections = {
         "Proposals": [html_table(plan.table.head(15), save_as="plan.csv")],
-        "Who arrives": [html_figures((picture, "Share of cells that arrive, by proposal"))],
+        "Who arrives": [html_figures((_picture(plan), "Share of cells that arrive, by proposal"))],
         "If the cell looks like this, then that": [html_table(plan.simulate())],
         "What is known": [html_notes(plan.notes)],
     }
     return html_page(f"From {names[0]} to {names[-1]}", plan.notes[0], sections)
 
-# %% ../nbs/39_reprogramming.ipynb #3935b51f
+# %% ../nbs/39_reprogramming.ipynb #b1642e3e
 def _asked(
     network: GeneNetwork, source: StateLike, target: StateLike, setting: np.ndarray, seed: int
 ) -> Questions:
@@ -923,7 +945,7 @@ def _asked(
     names = [name(source, start), name(target, goal.states)]
     return Questions(network, [start], [goal], np.zeros((1, 2), int), names)
 
-# %% ../nbs/39_reprogramming.ipynb #d355e482
+# %% ../nbs/39_reprogramming.ipynb #8cea422b
 def _named(network: GeneNetwork, asked: StateLike, states: np.ndarray | None) -> str:
     return (
         _written(asked)
@@ -933,7 +955,7 @@ def _named(network: GeneNetwork, asked: StateLike, states: np.ndarray | None) ->
         else "pattern"
     )
 
-# %% ../nbs/39_reprogramming.ipynb #9db028d9
+# %% ../nbs/39_reprogramming.ipynb #d8675d1a
 def _optimum(world: ReprogrammingWorld) -> tuple[float, float] | None:
     "Success and interventions of the best policy; None beyond enumeration, or with noise. Raises `DataError` without a way."
     network = world.questions.network
@@ -947,7 +969,7 @@ def _optimum(world: ReprogrammingWorld) -> tuple[float, float] | None:
         )
     return float(success), float(used)
 
-# %% ../nbs/39_reprogramming.ipynb #66175518
+# %% ../nbs/39_reprogramming.ipynb #ad58ce48
 def _setting(network: GeneNetwork, inputs: Mapping[str, bool] | None) -> np.ndarray:
     "The inputs as they were given; all others off. Raises `DataError`."
     names = np.array(network.genes)[network.is_input].tolist()
@@ -956,7 +978,7 @@ def _setting(network: GeneNetwork, inputs: Mapping[str, bool] | None) -> np.ndar
             raise DataError(f"{name!r} is no input of the network; {close_names(name, names)}")
     return np.array([bool((inputs or {}).get(name, False)) for name in names], bool)
 
-# %% ../nbs/39_reprogramming.ipynb #22d767c8
+# %% ../nbs/39_reprogramming.ipynb #4f0da41f
 def steer_network(
     network: GeneNetwork | str | Path,  # or the path of a network file
     *,
@@ -978,7 +1000,7 @@ def steer_network(
         questions, holds=holds_of(network, candidates, forbid), horizon=steps, noise=noise
     )
     optimum = _optimum(world)
-    agent, history = learn(world, seed, find=effort // 3, spare=effort - effort // 3)
+    agent, history = learn(world, seed, find=effort // 2, spare=effort // 2)
     policy = played(world, lambda observation: mode(agent.policy(observation)), cells, seed).loc[0]
     best = beam_search(world, 0, seed=seed)
     if max(policy["success"], best.success) == 0:
@@ -990,7 +1012,7 @@ def steer_network(
     sequence = [world.holds[action] for action in best.actions]
     return NetworkPlan(world, agent, table, sequence, history, _notes(world, table, optimum), optimum)
 
-# %% ../nbs/39_reprogramming.ipynb #e35b86a2
+# %% ../nbs/39_reprogramming.ipynb #d6062618
 def _proposals(
     world: ReprogrammingWorld, policy: pd.Series, best: FixedSequence, cells: int, seed: int
 ) -> pd.DataFrame:
@@ -1001,7 +1023,7 @@ def _proposals(
     if len(best.actions) > 1:
         rows.append(("sequence", _way(world, best.actions), share, single, best.interventions, np.nan))
     rows += [("single", _way(world, [int(a)]), s, 0.0, 1, d) for a, s, d in singles.itertuples(index=False)]
-    rows.append(("none", "nothing", 0.0, 0.0, 0, world.distance(_first_row(world)).item()))
+    rows.append(("none", "nothing", 0.0, 0.0, 0, world.distance(_pair_rows(world, 0, 1, seed)).item()))
     columns = ["kind", "sequence", "arrives", "null", "interventions", "distance"]
     table = pd.DataFrame(rows, columns=columns)
     worth = table["arrives"] - world.cost * table["interventions"]
@@ -1010,13 +1032,7 @@ def _proposals(
     table.insert(0, "rank", range(1, len(table) + 1))
     return table.reset_index(drop=True)
 
-# %% ../nbs/39_reprogramming.ipynb #48a8e912
-def _first_row(world: ReprogrammingWorld) -> Tensor:
-    "A source cell with all interventions left, 1 × row."
-    state = world.source.rows(world.pairs[:1, 0], torch.zeros(1))
-    return torch.cat([state, torch.tensor([[float(world.pairs[0, 1]), world.horizon]])], dim=1)
-
-# %% ../nbs/39_reprogramming.ipynb #ddd8dfba
+# %% ../nbs/39_reprogramming.ipynb #f246080b
 def _notes(
     world: ReprogrammingWorld, table: pd.DataFrame, optimum: tuple[float, float] | None
 ) -> tuple[str, ...]:
