@@ -27,6 +27,7 @@ setup(
     extras_require={
         "dev": settings["dev_requirements"].split(),
         "meaning": settings["meaning_requirements"].split(),
+        "networks": settings["networks_requirements"].split(),
         "scgen": settings["scgen_requirements"].split(),
     },
     entry_points={

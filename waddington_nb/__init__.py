@@ -16,6 +16,8 @@ _HOME = {
     "load": "datasets",
     "haematopoiesis": "datasets",
     "boolean_network": "networks",
+    "read_network": "boolean_networks",
+    "steer_network": "reprogramming",
     "fit_pca": "representations",
     "fit_autoencoder": "representations",
     "Landscape": "landscapes",
