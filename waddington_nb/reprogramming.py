@@ -383,7 +383,7 @@ def learn(
     seed: int = 0,
     *,
     find: int = 90_000,  # steps of the first stage at most: any way at all
-    spare: int = 90_000,  # steps of the second: a short one
+    spare: int = 180_000,  # steps of the second: a short one
     restart: float = 0.5,  # share of episodes that begin in states seen before
 ) -> tuple[Agent, pd.DataFrame]:
     "An agent for all pairs of the world, and its history: TRPO while interventions are free, then PPO at their cost."
