@@ -28,7 +28,7 @@ from .networks import krumsiek_rules
 
 # %% ../nbs/38_boolean_networks.ipynb #70bbaa69
 Rule = ast.expr  # of Name, Constant, UnaryOp (not) and BoolOp (and, or)
-_TOKEN = re.compile(r"\s*([()&|!]|[^\s()&|!]+)")
+_TOKEN = re.compile(r"\s*([()&|!,]|[^\s()&|!,]+)")
 _CONSTANTS = {"0": False, "1": True, "false": False, "true": True}
 
 # %% ../nbs/38_boolean_networks.ipynb #fddd53ad
@@ -52,7 +52,7 @@ def _both(tokens: list[str]) -> Rule:
 # %% ../nbs/38_boolean_networks.ipynb #514690d6
 def _single(tokens: list[str]) -> Rule:
     "A name, a constant, !a, or a rule in brackets."
-    if not tokens or tokens[-1] in ")&|":
+    if not tokens or tokens[-1] in ")&|,":
         raise DataError(f"a gene is missing before {tokens[-1]!r}" if tokens else "the rule ends too early")
     token = tokens.pop()
     if token == "!":
@@ -144,7 +144,7 @@ def parse_bnet(text: str, source: str = "the network") -> GeneNetwork:
         if not line or (not rules and (gene.lower(), rule.lower()) == ("targets", "factors")):
             continue
         where = f"{source}, line {number}"
-        if not comma or not re.fullmatch(r"[^\s()&|!,]+", gene):
+        if not comma or not re.fullmatch(r"[^\s()&|!,]+", gene) or gene.lower() in _CONSTANTS:
             raise DataError(f"{where}: {line[:40]!r} is no rule; write 'gene, rule'")
         if gene in rules:
             raise DataError(f"{where}: gene {gene!r} has a rule already; keep one of them")

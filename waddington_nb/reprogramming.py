@@ -46,6 +46,7 @@ from waddington_nb.boolean_networks import (
 from .core import DataError, close_names
 from .plots import png
 from .policies import Categorical, Policy, mode
+from .ppo import Adam
 from .reports import html_figures, html_note, html_notes, html_page, html_table
 from .training import PPO, TRPO, Agent, agent_for, train
 from .worlds import Restart, Step, restarted
@@ -333,9 +334,7 @@ def network_agent(world: ReprogrammingWorld, seed: int, hidden: tuple[int, ...] 
     policy = MaskedPolicy(world.observation_size, world.action_size, hidden, family=Categorical)
     policy.load_state_dict(agent.policy.state_dict())
     agent.policy = policy
-    agent.optimiser = torch.optim.Adam(
-        [*policy.parameters(), *agent.value.parameters()], lr=3e-4, eps=1e-5, fused=True
-    )
+    agent.optimiser = Adam([*policy.parameters(), *agent.value.parameters()])
     return agent
 
 # %% ../nbs/39_reprogramming.ipynb #6d88971e
