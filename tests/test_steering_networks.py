@@ -148,7 +148,10 @@ def test_rewards_of_an_episode_add_up(toggles):
         going &= ~step.terminated
         observation = step.observation
     assert not going.any()
-    assert set((total + paid - world.shaping * began).round(decimals=4).abs().tolist()) == {0.0, 1.0}  # arrived, or not
+    assert set((total + paid - world.shaping * began).round(decimals=4).abs().tolist()) == {
+        0.0,
+        1.0,
+    }  # arrived, or not
 
 
 def test_learns_what_is_optimal_with_cycles(toggles):
