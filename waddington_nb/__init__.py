@@ -66,6 +66,11 @@ _HOME = {
     "leaderboard": "leaderboards",
     "rank_methods": "leaderboards",
     "paired_difference": "leaderboards",
+    "steer": "steering",
+    "Plan": "steering",
+    "read_screen": "signatures",
+    "name_cause": "signatures",
+    "Laboratory": "laboratory",
     "reproduce": "paper",
     "audit": "audits",
 }

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['PRIOR_HELP', 'COMMANDS', 'add_data_options', 'add_run_options', 'add_meaning_options', 'add_predict_options',
-           'add_time_options', 'add_fit_options', 'add_landscape_options', 'add_paper_options', 'parser', 'make_stages',
-           'pick_device', 'task_of', 'control_of', 'say', 'fit_options', 'settings_of', 'config_bytes', 'lookup_of',
-           'MeaningPieces', 'meaning_pieces', 'execute', 'policy_bytes', 'answered', 'learning_notes', 'run', 'predict',
-           'predict_missing', 'grid_text', 'write_forecast', 'predict_new', 'check', 'time_task', 'run_times', 'demo',
-           'datasets', 'landscapes', 'reproduce_paper', 'main']
+           'add_time_options', 'add_fit_options', 'add_steer_options', 'add_landscape_options', 'add_paper_options',
+           'parser', 'make_stages', 'pick_device', 'task_of', 'control_of', 'say', 'fit_options', 'settings_of',
+           'config_bytes', 'lookup_of', 'MeaningPieces', 'meaning_pieces', 'execute', 'policy_bytes', 'answered',
+           'learning_notes', 'run', 'predict', 'predict_missing', 'grid_text', 'write_forecast', 'predict_new', 'steer',
+           'steer_screen', 'check', 'time_task', 'run_times', 'demo', 'datasets', 'landscapes', 'reproduce_paper',
+           'main']
 
 # %% ../nbs/50_cli.ipynb #96fac1b6
 import argparse
@@ -192,6 +193,35 @@ def add_fit_options(parser: argparse.ArgumentParser, out: str) -> None:
     add("--out", type=Path, default=Path(out), metavar="DIR", help=f"output folder (default {out})")
     add("--debug", action="store_true", help="show the traceback of an error")
 
+# %% ../nbs/50_cli.ipynb #d6051de8
+def add_steer_options(parser: argparse.ArgumentParser) -> None:
+    "Options of `steer`: where from, where to, what may be done, and where results go."
+    add, out = parser.add_argument, "runs/steer"
+    add("data", metavar="DATA", help="cells of a screen (.h5ad)")
+    place = "a group (its control cells) or a perturbation label; with --state-key, a label of that column"
+    add("--from", dest="source", required=True, metavar="X", help=f"cells as they are: {place}")
+    add("--to", dest="target", required=True, metavar="Y", help="cells as they are wanted, named likewise")
+    add("--state-key", metavar="S", help="column of obs whose labels --from and --to are (such as a fate)")
+    add("--steps", type=_count, default=3, metavar="N", help="interventions, at most (default 3)")
+    add(
+        "--candidates",
+        nargs="+",
+        metavar="C",
+        help="interventions to choose from; sets as A+B (default: all measured)",
+    )
+    add("--forbid", nargs="+", default=[], metavar="F", help="interventions that must not be used")
+    add(
+        "--cost",
+        type=float,
+        default=0.02,
+        metavar="C",
+        help="share of the way that one must be worth (default 0.02)",
+    )
+    add("--latent", type=int, default=50, metavar="D", help="latent dimensions, at most (default 50)")
+    add("--seed", type=_seed, default=0, metavar="S", help="of everything random (default 0)")
+    add("--out", type=Path, default=Path(out), metavar="DIR", help=f"output folder (default {out})")
+    add("--debug", action="store_true", help="show the traceback of an error")
+
 # %% ../nbs/50_cli.ipynb #ebdb8356
 def add_landscape_options(parser: argparse.ArgumentParser) -> None:
     "Options of `landscapes`."
@@ -238,6 +268,11 @@ def parser() -> argparse.ArgumentParser:
     add_predict_options(predict)
     add_data_options(predict, needed=False)
     add_fit_options(predict, "runs/predict")
+    steer = commands.add_parser(
+        "steer", help="which interventions lead cells from here to there, and how surely"
+    )
+    add_steer_options(steer)
+    add_data_options(steer, needed=False)
     check = commands.add_parser(
         "check", help="what would be used of a file, what is refused, and what can be asked"
     )
@@ -639,6 +674,65 @@ def _ask_times(model, options: argparse.Namespace) -> tuple[dict, dict, list[str
     keys = {"time": options.time, "perturbation": options.perturbation, "control": options.control}
     return cells, keys, notes
 
+# %% ../nbs/50_cli.ipynb #d1b69463
+_STEER_OUTPUTS = ("report.html", "plan.csv", "policy.safetensors", "config.json", "model")
+
+# %% ../nbs/50_cli.ipynb #39620a6a
+def steer(options: argparse.Namespace) -> None:
+    "`waddington steer`."
+    for name in ("perturbation_key", "control"):
+        if getattr(options, name) is None:
+            raise DataError(f"steer needs --{name.replace('_', '-')} for a screen")
+    print(steer_screen(options))
+
+# %% ../nbs/50_cli.ipynb #ae20e182
+def steer_screen(options: argparse.Namespace) -> Path:
+    "Fit a screen, plan, and write plan, policy, page and model; returns the path of the report."
+    from waddington_nb.prediction import fit
+    from waddington_nb.representations import check_n_latent
+    from waddington_nb.steering import steer as make_plan
+
+    check_n_latent(options.latent)
+    task = task_of(options)
+    what = identity(fingerprint(task), options, "cpu")
+    claim(options.out, what, False, outputs=_STEER_OUTPUTS)
+    source, target = (_place(task, options, getattr(options, name)) for name in ("source", "target"))
+    say(task)
+    with locked(options.out):
+        model = fit(task, stages=[], seed=options.seed, n_latent=options.latent)
+        asked = {
+            "steps": options.steps,
+            "candidates": options.candidates,
+            "forbid": options.forbid,
+            "costs": options.cost,
+        }
+        plan = make_plan(model, source=source, target=target, cells=task, seed=options.seed, **asked)
+        settings = settings_of(what, options.data)
+        files = {
+            "report.html": plan.page(settings=settings, notes=model.notes).encode(),
+            "plan.csv": csv_bytes(plan.table),
+        }
+        files |= {"policy.safetensors": plan.policy_bytes(), "config.json": config_bytes(what, options.data)}
+        publish(options.out, files, {}, model=model)
+    print(plan.verdict())
+    return options.out / "report.html"
+
+# %% ../nbs/50_cli.ipynb #e7c2778b
+def _place(task: Task, options: argparse.Namespace, label: str) -> str | np.ndarray:
+    "A label of the task, or the control cells with that label in the column of states. Raises `DataError`."
+    if options.source == options.target:
+        raise DataError(f"--from and --to are both {label!r}; give two different populations")
+    if options.state_key is None:
+        return label
+    obs = read(options.data).obs
+    state = dict(zip(obs.index.astype(str), require_key(obs, options.state_key, "state_key"), strict=True))
+    own = np.array([state[name] for name in task.names])
+    if label not in own:
+        raise DataError(
+            f"{label!r} is not in obs[{options.state_key!r}]; {close_names(label, np.unique(own))}"
+        )
+    return task.x[(own == label) & (task.perturbation == task.control)]
+
 # %% ../nbs/50_cli.ipynb #clichk00
 def check(options: argparse.Namespace) -> None:
     "`waddington check`: fits nothing."
@@ -823,6 +917,7 @@ def reproduce_paper(options: argparse.Namespace) -> None:
 COMMANDS = {
     "run": run,
     "predict": predict,
+    "steer": steer,
     "check": check,
     "demo": demo,
     "landscapes": landscapes,
