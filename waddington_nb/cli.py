@@ -249,6 +249,15 @@ def add_paper_options(parser: argparse.ArgumentParser) -> None:
     )
     add("--debug", action="store_true", help="show the traceback of an error")
 
+# %% ../nbs/50_cli.ipynb #0c646cf5
+def _add_steer(commands) -> None:
+    "The parser of `steer`."
+    parser = commands.add_parser(
+        "steer", help="which interventions lead cells from here to there, and how surely"
+    )
+    add_steer_options(parser)
+    add_data_options(parser, needed=False)
+
 # %% ../nbs/50_cli.ipynb #deaa4596
 def parser() -> argparse.ArgumentParser:
     "The parser of the `waddington` command."
@@ -268,14 +277,8 @@ def parser() -> argparse.ArgumentParser:
     add_predict_options(predict)
     add_data_options(predict, needed=False)
     add_fit_options(predict, "runs/predict")
-    steer = commands.add_parser(
-        "steer", help="which interventions lead cells from here to there, and how surely"
-    )
-    add_steer_options(steer)
-    add_data_options(steer, needed=False)
-    check = commands.add_parser(
-        "check", help="what would be used of a file, what is refused, and what can be asked"
-    )
+    _add_steer(commands)
+    check = commands.add_parser("check", help="what of a file is used, refused, and can be asked")
     for add in (add_run_options, add_data_options, add_time_options):
         add(check)
     check.add_argument("--debug", action="store_true", help="show the traceback of an error")

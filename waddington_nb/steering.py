@@ -9,7 +9,7 @@ __all__ = ['MIN_CELLS', 'MOST_CELLS', 'Effect', 'STAGES', 'LEAST_GAIN', 'THEN', 
 
 # %% ../nbs/41_steering.ipynb #92409e55
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import singledispatch
 from pathlib import Path
 from typing import NamedTuple
@@ -198,7 +198,7 @@ class Maps(NamedTuple):
     shift: np.ndarray
     error: float
 
-
+# %% ../nbs/41_steering.ipynb #cee7f6f2
 def fit_maps(pairs: Sequence[Sequence[tuple[np.ndarray, np.ndarray]]], ridge: float = 0.1) -> Maps:
     "The maps of candidates, each from pairs of latent cells (before, after; cells × d each)."
     slopes, shifts, left, total = [], [], 0.0, 0.0
@@ -277,14 +277,12 @@ def greedy(world: SteeringWorld) -> Callable[[torch.Tensor], torch.Tensor]:
 # %% ../nbs/41_steering.ipynb #af4864bb
 STAGES = (TRPO(steps=15_000), PPO(steps=30_000, ent_coef=0.003))
 
-
+# %% ../nbs/41_steering.ipynb #35c55221
 @single_thread()
 def train_policy(
     world: SteeringWorld, stages: Sequence[Stage] = STAGES, seed: int = 0, restart: float = 0.25
 ) -> tuple[Agent, pd.DataFrame]:
     "An agent that begins as greedy look-ahead and goes through the stages, a share of episodes restarted anywhere; and its history."
-    from dataclasses import replace
-
     agent = agent_for(world, seed, normalise=True)
     clone(agent, world, greedy(world), seed, n_envs=512, n_epochs=20)
     anywhere = Restart(restart, world.anywhere)
@@ -311,7 +309,7 @@ class Step(NamedTuple):
     x: np.ndarray
     done: np.ndarray
 
-
+# %% ../nbs/41_steering.ipynb #aeaeeb99
 def follow(
     agent: Agent,
     world: SteeringWorld,
