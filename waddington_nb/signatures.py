@@ -345,7 +345,7 @@ def answer_sets(naming: Naming, level: float = 0.9, *, silent: np.ndarray | None
         sharpness = likeliest_sharpness(naming.scores[other], truth[other])
         share = shares_of(naming.scores, sharpness)
         right = np.where(silent, 1.0, share[np.arange(len(truth)), truth])[other]
-        sets[own] = share[own] >= _threshold(right, level)
+        sets[own] = share[own] >= np.minimum(_threshold(right, level), share[own].max(axis=1, keepdims=True))
     return sets
 
 # %% ../nbs/40_signatures.ipynb #fc285c47
