@@ -114,7 +114,7 @@ def screen(lab: Laboratory, n: int = 20, seed: int = 0) -> ad.AnnData:
 # %% ../nbs/42_laboratory.ipynb #f61d6c15
 Rule = Callable[[np.ndarray, int], np.ndarray]  # counts and the step, to numbers of `ACTIONS`
 
-
+# %% ../nbs/42_laboratory.ipynb #8cb61ab4
 class Trial(NamedTuple):
     "Where cells begin, where they should rest, and what is done: numbers of `ACTIONS` in turn, or a rule."
 
@@ -178,8 +178,7 @@ class Best(NamedTuple):
 # %% ../nbs/42_laboratory.ipynb #26460d6e
 def feedback_plan(chances: np.ndarray, target: int, steps: int = 3, cost: float = 0.01) -> Best:
     "Dynamic programming: the action at every step and state that makes most cells arrive, `cost` an intervention."
-    paid = np.full(len(chances), cost)
-    paid[-1] = 0
+    paid = cost * (np.arange(len(chances)) < len(chances) - 1)
     value, actions = np.eye(chances.shape[1])[target], []
     for _ in range(steps):
         worth = chances @ value - paid[:, None]
@@ -259,19 +258,25 @@ def learned_chances(
             ) / len(own)
     return chances
 
-# %% ../nbs/42_laboratory.ipynb #11acf4ce
+# %% ../nbs/42_laboratory.ipynb #c24ad4ea
+def _reached(chances: np.ndarray, start: int, target: int, way: Sequence[int]) -> np.ndarray:
+    "The share that each member (members × actions × states × states) lets arrive, (members,)."
+    place = np.broadcast_to(np.eye(chances.shape[2])[start], (len(chances), chances.shape[2]))
+    for a in way:
+        place = np.einsum("mi,mij->mj", place, chances[:, a])
+    return place[:, target]
+
+# %% ../nbs/42_laboratory.ipynb #5e88384e
 def cautious_sequence(
     chances: np.ndarray, start: int, target: int, *, steps: int = 3, caution: float = 1.0
 ) -> list[tuple[float, tuple[int, ...]]]:
-    "The best sequences by the mean of an ensemble (members × …) less `caution` deviations, of those the first member likes best."
-    found = []
-    for _, way in sequence_plans(chances[0], start, target, steps):
-        place = np.broadcast_to(np.eye(chances.shape[2])[start], (len(chances), chances.shape[2]))
-        for a in way:
-            place = np.einsum("mi,mij->mj", place, chances[:, a])
-        reached = place[:, target]
-        found.append((float(reached.mean() - caution * reached.std() - 0.01 * len(way)), way))
-    return sorted(found, key=lambda pair: (-pair[0], len(pair[1])))
+    "The best sequences by the mean of an ensemble less `caution` deviations and costs, with what they are worth."
+    ways = [way for _, way in sequence_plans(chances[0], start, target, steps)]
+    shares = [_reached(chances, start, target, way) for way in ways]
+    worth = [
+        float(s.mean() - caution * s.std() - 0.01 * len(way)) for s, way in zip(shares, ways, strict=True)
+    ]
+    return sorted(zip(worth, ways, strict=True), key=lambda pair: (-pair[0], len(pair[1])))
 
 # %% ../nbs/42_laboratory.ipynb #90fa2c96
 def feedback_rule(plan: Best, seen: Recogniser) -> Callable[[np.ndarray, int], np.ndarray]:

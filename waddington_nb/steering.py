@@ -280,14 +280,12 @@ STAGES = (TRPO(steps=15_000), PPO(steps=30_000, ent_coef=0.003))
 # %% ../nbs/41_steering.ipynb #35c55221
 @single_thread()
 def train_policy(
-    world: SteeringWorld, stages: Sequence[Stage] = STAGES, seed: int = 0, restart: float = 0.25
+    world: SteeringWorld, stages: Sequence[Stage] = STAGES, seed: int = 0
 ) -> tuple[Agent, pd.DataFrame]:
-    "An agent that begins as greedy look-ahead and goes through the stages, a share of episodes restarted anywhere; and its history."
-    agent = agent_for(world, seed, normalise=True)
+    "An agent that begins as greedy look-ahead and goes through the stages, a quarter of episodes restarted anywhere; and its history."
+    agent, anywhere = agent_for(world, seed, normalise=True), Restart(0.25, world.anywhere)
     clone(agent, world, greedy(world), seed, n_envs=512, n_epochs=20)
-    anywhere = Restart(restart, world.anywhere)
-    history = train(world, agent, [replace(s, restart=anywhere) for s in stages], seed=seed, n_envs=256)
-    return agent, history
+    return agent, train(world, agent, [replace(s, restart=anywhere) for s in stages], seed=seed, n_envs=256)
 
 # %% ../nbs/41_steering.ipynb #d77cf45c
 def _majority(action: np.ndarray, least: int = 10) -> np.ndarray:
@@ -569,20 +567,19 @@ def _compared(
         )
     return rows
 
-# %% ../nbs/41_steering.ipynb #c1d50087
+# %% ../nbs/41_steering.ipynb #ef889d74
+def _mostly(done: np.ndarray) -> str:
+    "What was done to most cells (cells,), with shares."
+    shares = pd.Series(done).value_counts(normalize=True).head(3)
+    return ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+
+# %% ../nbs/41_steering.ipynb #3143bd9e
 def _policy_row(search: _Search, agent: Agent, world: SteeringWorld, scorer: _Scorer, method: str) -> dict:
     "Scores of the policy carried out by the model."
     steps = follow(agent, world, search.start, search.act, candidates=search.candidates, encode=search.encode)
-    done = np.array([step.done for step in steps])
-    first = [
-        ", ".join(
-            f"{name} {share:.0%}"
-            for name, share in pd.Series(row).value_counts(normalize=True).head(3).items()
-        )
-        for row in done
-    ]
-    used = float((done != "stop").sum(axis=0).mean())
-    return {"method": method, "sequence": THEN.join(first), **scorer.row(search.encode(steps[-1].x), used)}
+    said = THEN.join(_mostly(step.done) for step in steps)
+    used = float(np.sum([(step.done != "stop").mean() for step in steps]))
+    return {"method": method, "sequence": said, **scorer.row(search.encode(steps[-1].x), used)}
 
 # %% ../nbs/41_steering.ipynb #dd519f96
 def _visited(search: _Search, ways: Sequence[Way]) -> list[list[tuple[np.ndarray, np.ndarray]]]:
@@ -591,15 +588,13 @@ def _visited(search: _Search, ways: Sequence[Way]) -> list[list[tuple[np.ndarray
     return [[(search.encode(x), search.encode(search.act(x, c))) for x in before] for c in search.candidates]
 
 # %% ../nbs/41_steering.ipynb #1939db8e
-def _markers(
-    search: _Search, sequence: Sequence[str], wanted: np.ndarray, genes: Sequence[str], most: int = 8
-) -> pd.DataFrame:
+def _markers(search: _Search, sequence: Sequence[str], wanted: np.ndarray, genes) -> pd.DataFrame:
     "The genes that each step moves most: step, intervention, gene, change, wanted."
     rows, x = [], search.start
     for i, name in enumerate(sequence):
         moved = search.act(x, name)
         change = moved.mean(axis=0) - x.mean(axis=0)
-        for gene in np.argsort(-np.abs(change * np.sqrt(np.abs(wanted))))[:most]:
+        for gene in np.argsort(-np.abs(change * np.sqrt(np.abs(wanted))))[:8]:
             rows.append((i + 1, name, genes[gene], change[gene], wanted[gene]))
         x = moved
     return pd.DataFrame(rows, columns=["step", "intervention", "gene", "change", "wanted"])
