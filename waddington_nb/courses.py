@@ -152,7 +152,7 @@ def plot_course(table: pd.DataFrame, most: int = 15, *, ax: Axes | None = None, 
         .sort_values(kind="stable")
         .index
     )
-    ax = plt.subplots(figsize=(6.4, 0.3 * len(top) + 1.2))[1] if ax is None else ax
+    ax = plt.subplots(figsize=(6.4, 0.3 * len(top) + 1.2), layout="constrained")[1] if ax is None else ax
     bound = float(np.abs(top.to_numpy()).max()) or 1.0
     shown = (
         top.loc[order]
