@@ -31,7 +31,7 @@ libraries = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def screen():
     "A planted screen as a change, with its sets and a network whose regulators lower them."
-    made = planted_screen(0.6, 0)
+    made = planted_screen(0.6, 0, size=25, cells=60)
     names = np.array([f"GENE{i}" for i in range(len(made.weights))])
     sets = {f"SET{j}": names[made.weights[:, j] > 0].tolist() for j in range(made.weights.shape[1])}
     edges = [(f"R{name[3:]}", gene, -1.0) for name, members in sets.items() for gene in members]
