@@ -8,8 +8,8 @@ __all__ = ['PRIOR_HELP', 'COMMANDS', 'add_data_options', 'add_run_options', 'add
            'parser', 'make_stages', 'pick_device', 'task_of', 'control_of', 'say', 'fit_options', 'settings_of',
            'config_bytes', 'lookup_of', 'MeaningPieces', 'meaning_pieces', 'execute', 'policy_bytes', 'answered',
            'learning_notes', 'run', 'predict', 'predict_missing', 'grid_text', 'write_forecast', 'predict_new', 'steer',
-           'steer_screen', 'check', 'time_task', 'run_times', 'demo', 'datasets', 'landscapes', 'reproduce_paper',
-           'main']
+           'steer_genes', 'steer_screen', 'check', 'time_task', 'run_times', 'demo', 'datasets', 'landscapes',
+           'reproduce_paper', 'main']
 
 # %% ../nbs/50_cli.ipynb #96fac1b6
 import argparse
@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 
 from . import __version__
-from .core import DataError, close_names
+from .core import DataError, close_names, write_bytes
 from .datasets import DATASETS, haematopoiesis, locate
 from waddington_nb.folders import (
     CHECKPOINT,
@@ -197,8 +197,11 @@ def add_fit_options(parser: argparse.ArgumentParser, out: str) -> None:
 def add_steer_options(parser: argparse.ArgumentParser) -> None:
     "Options of `steer`: where from, where to, what may be done, and where results go."
     add, out = parser.add_argument, "runs/steer"
-    add("data", metavar="DATA", help="cells of a screen (.h5ad)")
-    place = "a group (its control cells) or a perturbation label; with --state-key, a label of that column"
+    add("data", metavar="DATA", help="cells of a screen (.h5ad), or a gene network (.bnet)")
+    place = (
+        "a group (its control cells) or a perturbation label; with --state-key, a label of that column; of a "
+    )
+    place += "network an attractor or genes, such as Gata1-SCL"
     add("--from", dest="source", required=True, metavar="X", help=f"cells as they are: {place}")
     add("--to", dest="target", required=True, metavar="Y", help="cells as they are wanted, named likewise")
     add("--state-key", metavar="S", help="column of obs whose labels --from and --to are (such as a fate)")
@@ -683,10 +686,24 @@ _STEER_OUTPUTS = ("report.html", "plan.csv", "policy.safetensors", "config.json"
 # %% ../nbs/50_cli.ipynb #39620a6a
 def steer(options: argparse.Namespace) -> None:
     "`waddington steer`."
+    if options.data.suffix in (".bnet", ".sbml", ".aeon"):
+        return print(steer_genes(options))
     for name in ("perturbation_key", "control"):
         if getattr(options, name) is None:
             raise DataError(f"steer needs --{name.replace('_', '-')} for a screen")
     print(steer_screen(options))
+
+# %% ../nbs/50_cli.ipynb #df6c5fe5
+def steer_genes(options: argparse.Namespace) -> Path:
+    "Plan on a gene network, and write the plan and its page; returns the path of the report."
+    from waddington_nb.reprogramming import steer_network
+
+    told = {"source": options.source, "target": options.target, "steps": options.steps}
+    told |= {"candidates": options.candidates, "forbid": options.forbid, "seed": options.seed}
+    plan = steer_network(options.data, **told)
+    write_bytes(options.out / "plan.csv", csv_bytes(plan.table))
+    print(plan.table.head(5).to_string(index=False))
+    return write_bytes(options.out / "report.html", plan.to_html().encode())
 
 # %% ../nbs/50_cli.ipynb #ae20e182
 def steer_screen(options: argparse.Namespace) -> Path:

@@ -23,6 +23,7 @@ from matplotlib.axes import Axes
 from safetensors.torch import save as save_tensors
 from scipy.spatial.distance import cdist
 
+from .boolean_networks import GeneNetwork
 from .core import DataError, close_names, single_thread, write_bytes
 from .folders import csv_bytes
 from .forecasts import expected_scores
@@ -35,6 +36,7 @@ from .signatures import centred_cosine
 from .tasks import Task
 from .training import PPO, TRPO, Agent, Stage, agent_for, clone, train
 from .worlds import Restart, StateWorld, drawn_from
+from .reprogramming import NetworkPlan, steer_network
 
 # %% ../nbs/41_steering.ipynb #7a376d4a
 MIN_CELLS = 10  # of source and of target
@@ -653,6 +655,12 @@ def _steer_screen(
     return _planned(
         model, search, ways, y, steps=steps, stages=stages, seed=seed, text=f"from {named[0]} to {named[1]}"
     )
+
+# %% ../nbs/41_steering.ipynb #b801fda6
+@steer.register
+def _steer_genes(network: GeneNetwork, **asked) -> NetworkPlan:
+    "A plan on a gene network; options are those of `steer_network`."
+    return steer_network(network, **asked)
 
 # %% ../nbs/41_steering.ipynb #f21c3fcd
 def _planned(
