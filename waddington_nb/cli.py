@@ -686,7 +686,7 @@ _STEER_OUTPUTS = ("report.html", "plan.csv", "policy.safetensors", "config.json"
 # %% ../nbs/50_cli.ipynb #39620a6a
 def steer(options: argparse.Namespace) -> None:
     "`waddington steer`."
-    if options.data.suffix in (".bnet", ".sbml", ".aeon"):
+    if Path(options.data).suffix in (".bnet", ".sbml", ".aeon"):
         return print(steer_genes(options))
     for name in ("perturbation_key", "control"):
         if getattr(options, name) is None:
