@@ -94,7 +94,9 @@ def test_reinforcement_does_not_spoil_the_predictor_it_starts_from():
 def test_reinforcement_learns_from_nothing():
     task = wd.Task(wd.haematopoiesis(seed=1), group_key="donor", hold_out_group="donor 3")
     nothing = policy_scores(task, no_change(task)).loc[("energy_distance", "all"), "value"]
-    learned = energy_after(task, init="random")
+    learned = energy_after(
+        task, [wd.TRPO(steps=20_000), wd.PPO(steps=40_000)], init="random"
+    )  # from nothing it takes longer
     shifted = (
         wd.evaluate(task, wd.mean_shift(task), n_bootstrap=0)
         .summary()
