@@ -23,6 +23,7 @@ import pandas as pd
 import torch
 from matplotlib.axes import Axes
 from scipy import sparse
+from scipy.stats import binomtest
 from torch import Tensor
 
 from waddington_nb.boolean_networks import (
@@ -46,7 +47,6 @@ from waddington_nb.boolean_networks import (
 from .core import DataError, close_names
 from .plots import png
 from .policies import Categorical, Policy, mode
-from .ppo import Adam
 from .reports import html_figures, html_note, html_notes, html_page, html_table
 from .training import PPO, TRPO, Agent, agent_for, train
 from .worlds import Restart, Step, restarted
@@ -330,12 +330,7 @@ class MaskedPolicy(Policy):
 # %% ../nbs/39_reprogramming.ipynb #ad0d5d9d
 def network_agent(world: ReprogrammingWorld, seed: int, hidden: tuple[int, ...] = (128, 128)) -> Agent:
     "A new agent whose policy heeds what is allowed."
-    agent = agent_for(world, seed, hidden=hidden)
-    policy = MaskedPolicy(world.observation_size, world.action_size, hidden, family=Categorical)
-    policy.load_state_dict(agent.policy.state_dict())
-    agent.policy = policy
-    agent.optimiser = Adam([*policy.parameters(), *agent.value.parameters()])
-    return agent
+    return agent_for(world, seed, hidden=hidden, policy=MaskedPolicy)
 
 # %% ../nbs/39_reprogramming.ipynb #6d88971e
 @torch.no_grad()
@@ -801,10 +796,9 @@ def _pattern_goal(network: GeneNetwork, pattern: Mapping[str, bool], found: Sequ
     return Goal(level, np.concatenate(states))
 
 # %% ../nbs/39_reprogramming.ipynb #36d3135f
-def wilson(share: float, n: int, z: float = 1.96) -> tuple[float, float]:
+def wilson(share: float, n: int) -> tuple[float, float]:
     "95 % interval of a share of n cells (Wilson 1927)."
-    middle, width = (share + z * z / (2 * n)), z * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return tuple(float(np.clip((middle + s * width) / (1 + z * z / n), 0, 1)) for s in (-1, 1))
+    return tuple(map(float, binomtest(round(share * n), n).proportion_ci(method="wilson")))
 
 # %% ../nbs/39_reprogramming.ipynb #cd1ded1a
 def _way(world: ReprogrammingWorld, actions: Sequence[int]) -> str:
@@ -906,22 +900,13 @@ def plot_plan(plan: NetworkPlan, ax: Axes | None = None, *, show: bool = True) -
         plt.show()
     return ax
 
-# %% ../nbs/39_reprogramming.ipynb #a6594178
-def _picture(plan: NetworkPlan) -> bytes:
-    "The plot as a PNG."
-    figure = plan.plot(show=False).figure
-    figure.tight_layout()
-    picture = png(figure)
-    plt.close(figure)
-    return picture
-
 # %% ../nbs/39_reprogramming.ipynb #6362b798
 def plan_page(plan: NetworkPlan) -> str:
     "One self-contained page: proposals, picture, the policy as a table, what is known."
-    names = plan.world.questions.names or ["source", "target"]
+    names, figure = plan.world.questions.names or ["source", "target"], plan.plot(show=False).figure
     sections = {
         "Proposals": [html_table(plan.table.head(15), save_as="plan.csv")],
-        "Who arrives": [html_figures((_picture(plan), "Share of cells that arrive, by proposal"))],
+        "Who arrives": [html_figures((png(figure), "Share of cells that arrive, by proposal"))],
         "If the cell looks like this, then that": [html_table(plan.simulate())],
         "What is known": [html_notes(plan.notes)],
     }

@@ -46,7 +46,7 @@ from .worlds import Restart, World, to_space
 class Agent:
     """Policy and value networks with separate parameters, and the memory that stages share: Adam's, and PPO's penalty β.
 
-    `policy_options` are those of `Policy`; with `normalise`, observations and rewards are."""
+    `policy_options` are those of `policy`, a `Policy` or a kind of it; with `normalise`, observations and rewards are."""
 
     def __init__(
         self,
@@ -55,12 +55,14 @@ class Agent:
         seed: int,
         device: str = "cpu",
         normalise: bool = False,
+        policy: type[Policy] = Policy,
         **policy_options,
     ):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            policy = Policy(observation_size, action_size, normalise=normalise, **policy_options)
-            self.policy = policy.to(device)
+            self.policy = policy(observation_size, action_size, normalise=normalise, **policy_options).to(
+                device
+            )
             hidden = policy_options.get("hidden", (64, 64))
             self.value = Value(observation_size, hidden, normalise).to(device)
         parameters = [*self.policy.parameters(), *self.value.parameters()]
