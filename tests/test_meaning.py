@@ -17,8 +17,8 @@ from waddington_nb.meaning import (
     false_and_found,
     mask_targets,
     planted_screen,
-    read_network,
     read_sets,
+    read_signed_network,
     weighted_test,
 )
 
@@ -195,14 +195,14 @@ def test_no_internet_and_no_cache_names_the_place_for_the_file(tmp_path, monkeyp
 def test_networks_without_signs_or_with_doubtful_ones(screen):
     network = screen[2]
     with pytest.raises(wd.DataError, match="the network has no signs: it has no column 'weight' or 'mor'"):
-        read_network(network.drop(columns="weight"))
+        read_signed_network(network.drop(columns="weight"))
     with pytest.raises(wd.DataError, match="no column 'source' or 'tf'"):
-        read_network(network.drop(columns="source"))
+        read_signed_network(network.drop(columns="source"))
     with pytest.raises(wd.DataError, match="the sign 'maybe'; write numbers, or Activation and Repression"):
-        read_network(network.assign(weight="maybe"))
+        read_signed_network(network.assign(weight="maybe"))
     with pytest.raises(wd.DataError, match="no signs other than 0"):
-        read_network(network.assign(weight="Unknown"))
-    twice = read_network(pd.concat([network, network]))
+        read_signed_network(network.assign(weight="Unknown"))
+    twice = read_signed_network(pd.concat([network, network]))
     assert len(twice) == len(network) and "1000 edges there again were left out" in twice.attrs["notes"][0]
 
 

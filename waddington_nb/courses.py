@@ -22,6 +22,8 @@ from scipy import stats
 from .core import DataError
 from .measurements import dense
 from waddington_nb.meaning import (
+    edge_weights,
+    set_weights,
     Change,
     change_between,
     enrich,
@@ -31,7 +33,7 @@ from waddington_nb.meaning import (
     measured_sets,
     plain_name,
     plot_enrichment,
-    read_network,
+    read_signed_network,
     read_sets,
     smallest_set,
 )
@@ -109,13 +111,10 @@ def _weights(course: Course, sets, network, min_size: int, min_targets: int) -> 
     genes, found = course.end.genes, {}
     if sets is not None:
         kept, _, _ = measured_sets(sets, genes, (min_size, 500))
-        found["set"] = pd.DataFrame(
-            {name: np.isin(genes, members) for name, members in kept.items()}, genes
-        ).astype(float)
+        found["set"] = set_weights(genes, kept)
     if network is not None:
         edges, _, _ = measured_network(network, genes, min_targets)
-        wide = edges.pivot(index="target", columns="source", values="weight")
-        found["regulator"] = wide.reindex(genes).fillna(0.0)
+        found["regulator"] = edge_weights(genes, edges)
     return found
 
 # %% ../nbs/45_courses.ipynb #f5066c0e
@@ -226,7 +225,7 @@ def look_for(sets: str | None, network: str | None, genes: Sequence[str]) -> Loo
         return None
     genes = np.unique(np.asarray(genes, str))
     found = Lookup(
-        None if sets is None else read_sets(sets), None if network is None else read_network(network)
+        None if sets is None else read_sets(sets), None if network is None else read_signed_network(network)
     )
     if found.sets is not None:
         library("gseapy")
