@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 
 from . import __version__
-from .core import DataError, close_names, write_bytes
+from .core import DataError, close_names
 from .datasets import DATASETS, haematopoiesis, locate
 from waddington_nb.folders import (
     CHECKPOINT,
@@ -696,14 +696,20 @@ def steer(options: argparse.Namespace) -> None:
 # %% ../nbs/50_cli.ipynb #df6c5fe5
 def steer_genes(options: argparse.Namespace) -> Path:
     "Plan on a gene network, and write the plan and its page; returns the path of the report."
+    from waddington_nb.boolean_networks import read_network
     from waddington_nb.reprogramming import steer_network
 
-    told = {"source": options.source, "target": options.target, "steps": options.steps}
-    told |= {"candidates": options.candidates, "forbid": options.forbid, "seed": options.seed}
-    plan = steer_network(options.data, **told)
-    write_bytes(options.out / "plan.csv", csv_bytes(plan.table))
+    network, what = read_network(options.data), identity(file_named(options.data), options, "cpu")
+    claim(options.out, what, False, outputs=_STEER_OUTPUTS)
+    told = {
+        key: getattr(options, key) for key in ("source", "target", "steps", "candidates", "forbid", "seed")
+    }
+    with locked(options.out):
+        plan = steer_network(network, **told)
+        files = {"report.html": plan.to_html().encode(), "plan.csv": csv_bytes(plan.table)}
+        publish(options.out, files | {"config.json": config_bytes(what, options.data)}, {})
     print(plan.table.head(5).to_string(index=False))
-    return write_bytes(options.out / "report.html", plan.to_html().encode())
+    return options.out / "report.html"
 
 # %% ../nbs/50_cli.ipynb #ae20e182
 def steer_screen(options: argparse.Namespace) -> Path:
