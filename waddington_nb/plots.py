@@ -233,7 +233,9 @@ def png(figure: Figure, dpi: int = 110) -> bytes:
     buffer = io.BytesIO()
     figure.set_dpi(dpi)
     figure.set_layout_engine("constrained")
-    figure.get_layout_engine().execute(figure)  # once, by hand: while it is set, saving draws everything twice
+    figure.get_layout_engine().execute(
+        figure
+    )  # once, by hand: while it is set, saving draws everything twice
     figure.set_layout_engine("none")
     figure.savefig(buffer, format="png", metadata={"Software": None})
     plt.close(figure)

@@ -24,7 +24,7 @@ import torch
 from scipy import sparse
 from scipy.linalg import eigh
 from scipy.sparse.linalg import svds
-from scipy.special import gammaincinv, ndtri
+from scipy.special import ndtri
 from scipy.stats import binom
 from torch import Tensor, nn
 from torch.nn.functional import elu, leaky_relu
@@ -738,14 +738,23 @@ def binomial_quantile(u: np.ndarray, n: np.ndarray, p: np.ndarray) -> np.ndarray
     return count
 
 # %% ../nbs/08_representations.ipynb #fd015d54
-def _bisect(rising: Callable[[np.ndarray], np.ndarray], wanted: np.ndarray, halvings: int = 16) -> np.ndarray:
-    "Per gene, log θ in (-12, 8) at which the `rising` function of log θ passes `wanted`; arrays (genes,)."
-    low, high = np.full(len(wanted), -12.0), np.full(len(wanted), 8.0)
-    for _ in range(halvings):
-        middle = (low + high) / 2
-        above = rising(middle) > wanted
-        low, high = np.where(above, low, middle), np.where(above, middle, high)
-    return (low + high) / 2
+def _nearest_rate(
+    rising: Callable[[np.ndarray], np.ndarray], wanted: np.ndarray, trials: int = 10
+) -> np.ndarray:
+    "Per gene, log θ in (-12, 8) where the `rising` function of log θ, above 0, was nearest to `wanted`; arrays (genes,)."
+    at, low, high = np.zeros(len(wanted)), np.full(len(wanted), -12.0), np.full(len(wanted), 8.0)
+    nearest, missed, slope, last = at, np.full(len(wanted), np.inf), np.ones(len(wanted)), None
+    for _ in range(trials):
+        value = np.log(np.maximum(rising(at), 1e-12))
+        short = np.log(np.maximum(wanted, 1e-12)) - value
+        nearest, missed = np.where(abs(short) < missed, at, nearest), np.minimum(abs(short), missed)
+        low, high = np.where(short > 0, at, low), np.where(short > 0, high, at)
+        if last is not None:
+            run = at - last[0]
+            slope = np.where(run == 0, slope, np.clip((value - last[1]) / np.where(run == 0, 1, run), 0.1, 2))
+        last, at = (at, value), at + short / slope
+        at = np.where((low < at) & (at < high), at, (low + high) / 2)
+    return nearest
 
 # %% ../nbs/08_representations.ipynb #c1bb118b
 def _lose(counts: np.ndarray, unit: np.ndarray, push: np.ndarray, loss: np.ndarray, rng) -> np.ndarray:
@@ -762,7 +771,7 @@ def _lose(counts: np.ndarray, unit: np.ndarray, push: np.ndarray, loss: np.ndarr
         return np.bincount(genes, change, minlength=counts.shape[1]) / len(counts)
 
     after = counts.copy()
-    after[rows, genes] = kept(_bisect(lost, loss))
+    after[rows, genes] = kept(_nearest_rate(lost, loss))
     return after
 
 # %% ../nbs/08_representations.ipynb #b007304a
@@ -770,20 +779,19 @@ def _gain(counts, unit, push, mean, dispersion, rng) -> np.ndarray:
     "Counts after gains of Poisson(θ push Γ / unit) molecules that lift the mean on the log scale to `mean`, (genes,)."
     rows, genes = np.nonzero(push > 0)
     shape, scale, had = 1 / dispersion[genes], unit[rows], counts[rows, genes]
-    spread = gammaincinv(shape, even_uniforms(counts.shape, rng)[rows, genes]) / shape
-    rate, u = push[rows, genes] * spread / scale, even_uniforms(counts.shape, rng)[rows, genes]
-    before = np.log1p(counts * unit[:, None])
-    level, before = before.mean(axis=0), before[rows, genes]
+    rate = push[rows, genes] * rng.standard_gamma(shape) / shape / scale
+    u, before = even_uniforms(counts.shape, rng)[rows, genes], np.log1p(had * scale)
 
     def grown(log_theta: np.ndarray) -> np.ndarray:
         return had + poisson_quantile(u, rate * np.exp(log_theta)[genes])
 
     def lifted(log_theta: np.ndarray) -> np.ndarray:
         change = np.log1p(grown(log_theta) * scale) - before
-        return level + np.bincount(genes, change, minlength=counts.shape[1]) / len(counts)
+        return np.bincount(genes, change, minlength=counts.shape[1]) / len(counts)
 
+    level = np.log1p(counts * unit[:, None]).mean(axis=0)
     after = counts.copy()
-    after[rows, genes] = grown(_bisect(lifted, mean))
+    after[rows, genes] = grown(_nearest_rate(lifted, mean - level))
     return after
 
 # %% ../nbs/08_representations.ipynb #92582eda
