@@ -473,7 +473,7 @@ def our_score(scale: float, normalise: bool, steps: int) -> float:
 
 
 def test_normalisation_beside_vec_normalize(capsys):
-    "CartPole with rewards of a millionth, one and a million, beside VecNormalize and beside no normalisation, in one run."
+    "CartPole with rewards of a millionth and a million, beside VecNormalize and beside no normalisation, in one run."
     sb3 = pytest.importorskip("stable_baselines3")
     from stable_baselines3.common.evaluation import evaluate_policy
     from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
@@ -488,7 +488,7 @@ def test_normalisation_beside_vec_normalize(capsys):
         warnings.simplefilter("ignore")  # of a Monitor
         theirs = evaluate_policy(model, judge, n_eval_episodes=20)[0]
     plain = our_score(1.0, False, steps)
-    ours = {scale: our_score(scale, True, steps) for scale in (1e-6, 1.0, 1e6)}
+    ours = {scale: our_score(scale, True, steps) for scale in (1e-6, 1e6)}
     with capsys.disabled():
         print(f"\nCartPole, {steps} steps: VecNormalize {theirs:.0f}, none {plain:.0f}, ours {ours}")
     assert min(ours.values()) > 0.9 * theirs and min(ours.values()) > 0.9 * plain

@@ -66,7 +66,10 @@ def _mean_change(task: Task, perturbation: str) -> np.ndarray:
     return np.sum([of(name) for name in _known(task, perturbation)], axis=0)
 
 # %% ../nbs/25_baselines.ipynb #1729e2ac
-def transport_ridge(task: Task, n_latent: int = 50) -> ad.AnnData:
+def transport_ridge(
+    task: Task,  # with held-out conditions
+    n_latent: int = 50,  # components of PCA
+) -> ad.AnnData:
     "Move each start cell by the ridge field of its perturbation in PCA space."
     pca = training_pca(task, n_latent)
     cells, question = condition_cells(task, pca), questions_of(task)[0]

@@ -374,8 +374,8 @@ def _read_labels(adata: ad.AnnData, q: Question, symbols: np.ndarray) -> Perturb
 # %% ../nbs/05_checks.ipynb #503841c7
 def check(
     data: ad.AnnData | str | Path,  # cells, or a file of them
-    perturbation_key: str = "perturbation",
-    control: str | Sequence[str] = "control",
+    perturbation_key: str = "perturbation",  # column of obs
+    control: str | Sequence[str] = "control",  # its label of untreated cells
     **options,  # of `Task`
 ) -> Check:
     "What would be used of some cells, what is refused and how to mend it, and what can be asked. Fits nothing; raises for no data."

@@ -128,7 +128,12 @@ def _course_rows(course: Course, weights: pd.DataFrame) -> pd.DataFrame:
 
 # %% ../nbs/45_courses.ipynb #54a07360
 def enrich_course(
-    course: Course, sets=None, network=None, *, min_size: int | None = None, min_targets: int = 5
+    course: Course,  # as `course_of` gives it
+    sets=None,  # gene sets, or a `.gmt` file
+    network=None,  # signed, or its file
+    *,
+    min_size: int | None = None,  # smallest set that is scored
+    min_targets: int = 5,  # fewest measured targets of a regulator
 ) -> pd.DataFrame:
     "Activity of sets and regulators along a course: kind, name, at, activity, share (of the last), turn. Raises `DataError`."
     if sets is None and network is None:
@@ -202,7 +207,13 @@ def _shared_genes(predicted: Course, real: Course, most: int) -> tuple[np.ndarra
     return strongest, theirs.get_indexer(predicted.end.genes[strongest])
 
 # %% ../nbs/45_courses.ipynb #ae9703d6
-def order_agreement(predicted: Course, real: Course, most: int = 100, *, seed: int = 0) -> dict[str, float]:
+def order_agreement(
+    predicted: Course,  # as `course_of` gives it
+    real: Course,  # the same of measured cells
+    most: int = 100,  # genes that are compared
+    *,
+    seed: int = 0,  # same seed, same result
+) -> dict[str, float]:
     """Whether the genes that a prediction moves most turn in the order of the real ones.
 
     Keys: genes, inflation, spearman, p, p_shuffled. Raises `DataError` if the two courses share fewer than 20 genes."""

@@ -557,7 +557,11 @@ def _for_cell_eval(parts: list[tuple[str, str, np.ndarray]], genes: np.ndarray) 
     return ad.AnnData(x, obs=obs, var=pd.DataFrame(index=pd.Index(genes.astype(str))))
 
 # %% ../nbs/26_evaluation.ipynb #ad30502a
-def cell_eval_pair(task: Task, cells: ad.AnnData, folder: str | Path) -> tuple[Path, Path]:
+def cell_eval_pair(
+    task: Task,  # with held-out cells
+    cells: ad.AnnData,  # as `predict` returns them
+    folder: str | Path,  # for the two files
+) -> tuple[Path, Path]:
     "Write predicted and real cells with their control cells as `cell-eval run` takes them; returns both paths."
     asked, cells = task.conditions("test"), checked_prediction(task, cells)
     start = {c.group: c.control for c in asked}

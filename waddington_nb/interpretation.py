@@ -38,7 +38,11 @@ def _moved_most(task: Task, cells: ad.AnnData, asked: Condition, k: int) -> pd.D
     return pd.DataFrame({**named, **means, "t": welch_t(real, start)[top]})
 
 # %% ../nbs/28_interpretation.ipynb #11f29aaf
-def top_moved(task: Task, cells: ad.AnnData, k: int = 10) -> pd.DataFrame:
+def top_moved(
+    task: Task,  # with held-out conditions
+    cells: ad.AnnData,  # as `predict` returns them
+    k: int = 10,  # genes of each condition
+) -> pd.DataFrame:
     """The `k` genes that each test condition moves most.
 
     Columns: group, perturbation, gene, control (mean before), predicted and real (mean change, log scale), t (Welch,

@@ -35,30 +35,30 @@ from .networks import hill_rates, krumsiek_rules
 class Push:
     "Drift `gain`·a, or `gain`·directions·a with `directions` d × action size."
 
-    gain: float
-    directions: Tensor | None = None
+    gain: float  # drift per unit of action
+    directions: Tensor | None = None  # d × action size; without them actions push along the axes
 
 # %% ../nbs/15_landscapes.ipynb #4438ffb7
 @dataclass(frozen=True)
 class Signals:
     "Action i moves parameter `names[i]` of the landscape between `low[i]` (at -1) and `high[i]` (at 1)."
 
-    names: tuple[str, ...]
-    low: tuple[float, ...]
-    high: tuple[float, ...]
+    names: tuple[str, ...]  # of the landscape's parameters
+    low: tuple[float, ...]  # values at action -1
+    high: tuple[float, ...]  # values at action 1
 
 # %% ../nbs/15_landscapes.ipynb #f5e08aa9
 @dataclass(frozen=True, eq=False)
 class Landscape:
     "A potential (..., d) → (...) or a force (..., d) → (..., d), called as `f(x, **parameters)`; `DataError` if unusable."
 
-    potential: Callable[..., Tensor] | None = None
+    potential: Callable[..., Tensor] | None = None  # V(x, **parameters), (..., d) → (...)
     bounds: Sequence[tuple[float, float]] = ()  # the domain: low and high of each dimension
-    parameters: Mapping[str, float] = field(default_factory=dict)
+    parameters: Mapping[str, float] = field(default_factory=dict)  # by name, given to potential and force
     force: Callable[..., Tensor] | None = None  # instead of a potential
     sigma: float = 0.25  # noise
     clip: float = math.inf  # largest component of the drift
-    control: Push | Signals | None = None
+    control: Push | Signals | None = None  # what actions do
     differentiable: bool = field(init=False)  # found out: does autograd reach through it?
 
     def __post_init__(self):
@@ -198,7 +198,11 @@ class FixedPoint:
     eigenvalues: Tensor
 
 # %% ../nbs/15_landscapes.ipynb #d0b53ac3
-def fixed_points(landscape: Landscape, starts: int | Tensor = 400, seed: int = 0) -> list[FixedPoint]:
+def fixed_points(
+    landscape: Landscape,  # of any dimension
+    starts: int | Tensor = 400,  # how many, or the points, n × d
+    seed: int = 0,  # same seed, same result
+) -> list[FixedPoint]:
     "All zeros of the drift in the domain that Newton's method finds from so many starts, attractors first, lowest first."
     x = _uniform(landscape, starts, seed) if isinstance(starts, int) else _inside(landscape, starts, "start")
     low, high = torch.tensor(landscape.bounds, dtype=torch.float64).T
@@ -460,12 +464,12 @@ def _heights(surface: Landscape | GridFunction, nodes: int) -> GridFunction:
 
 # %% ../nbs/15_landscapes.ipynb #5e3c7246
 def plot_surface(
-    surface: Landscape | GridFunction,
+    surface: Landscape | GridFunction,  # over 2-D states
     paths: Tensor | None = None,  # cells × steps × 2
     ceiling: float = 0.5,  # quantile of the energy at which the surface is cut off
-    title: str = "",
-    ax: Axes | None = None,
-    show: bool = True,
+    title: str = "",  # above the axes
+    ax: Axes | None = None,  # a new figure if none is given
+    show: bool = True,  # at once; False leaves it open
 ) -> Axes:
     "A 2-D landscape as a surface, with trajectories that roll on it."
     import matplotlib.pyplot as plt
@@ -658,11 +662,11 @@ def _relax_path(landscape: Landscape, path: Tensor, iterations: int) -> ActionPa
 
 # %% ../nbs/15_landscapes.ipynb #6a666056
 def minimum_action_path(
-    landscape: Landscape,
-    start: Sequence[float],
-    end: Sequence[float],
-    points: int = 40,
-    iterations: int = 500,
+    landscape: Landscape,  # differentiable
+    start: Sequence[float],  # (d,)
+    end: Sequence[float],  # (d,)
+    points: int = 40,  # of the path
+    iterations: int = 500,  # of the optimiser
 ) -> ActionPath:
     "The path of least action of a differentiable landscape, tried from a chain bent to either side; the better one."
     a, b = _inside(landscape, start, "start"), _inside(landscape, end, "end")
@@ -894,7 +898,11 @@ def _drifts(landscape: Landscape, points: Tensor, actions: Tensor) -> Iterator[T
         yield from (drift(landscape, points, action.expand(len(points), -1)) for action in actions)
 
 # %% ../nbs/15_landscapes.ipynb #d26264af
-def optimal_control(problem: ControlProblem, nodes: int = 121, levels: int = 5) -> Optimum:
+def optimal_control(
+    problem: ControlProblem,  # in 1-D or 2-D
+    nodes: int = 121,  # of the grid, per axis
+    levels: int = 5,  # of each component of the action
+) -> Optimum:
     "Solve a control problem in 1-D or 2-D by dynamic programming on a grid, `levels` per action component, refined."
     landscape, k = problem.landscape, action_size(problem.landscape)
     axes, points = grid(landscape, nodes)
@@ -987,7 +995,10 @@ def _hill_force(rules: Mapping, x: Tensor) -> Tensor:
     return torch.stack(hill_rates(rules, x.clamp(min=0)), dim=-1) - x
 
 # %% ../nbs/15_landscapes.ipynb #04dec70f
-def density_potential(cells: np.ndarray, bandwidth: float | None = None) -> Landscape:
+def density_potential(
+    cells: np.ndarray,  # n × 2
+    bandwidth: float | None = None,  # of the kernel; Scott's rule if not given
+) -> Landscape:
     "V = -log kernel density of 2-D points (n × 2), noise √2, whose stationary density is the kernel density."
     cells = torch.as_tensor(np.array(cells, dtype=np.float64))
     if cells.ndim != 2 or cells.shape[1] > GRID_LIMIT or len(cells) < 10 or not torch.isfinite(cells).all():
@@ -1124,7 +1135,12 @@ class TimedLandscape:
 
 # %% ../nbs/15_landscapes.ipynb #684563d9
 def timed_potential(
-    cells: np.ndarray, time: np.ndarray, bandwidth: float, bins: int = 6, centres: int = 200, seed: int = 0
+    cells: np.ndarray,  # n × 2
+    time: np.ndarray,  # (n,)
+    bandwidth: float,  # of the kernel, in units of the cells
+    bins: int = 6,  # of time
+    centres: int = 200,  # of the basis that Φ is fitted in
+    seed: int = 0,  # same seed, same result
 ) -> TimedLandscape:
     "V = -ε log p - Φ of 2-D cells (n × 2) with times (n,); ε is half the bandwidth times the mean speed."
     density = density_potential(cells, bandwidth)

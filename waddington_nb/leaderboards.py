@@ -199,7 +199,7 @@ def leaderboard(
     *,
     seeds: Sequence[int] = (0,),  # of the methods that take one
     units: Sequence[str] | None = None,  # only these; all by default
-    progress: bool = False,
+    progress: bool = False,  # show a bar
     **keys,  # of `Task`: perturbation_key, control, group_key, dose_key, ...
 ) -> pd.DataFrame:
     """Scores of every method on everything held out in turn, one row per unit, condition, method, metric, gene set and seed.
@@ -260,7 +260,11 @@ def _rank_rows(part: pd.DataFrame, n_bootstrap: int, seed: int) -> list[dict]:
     return sorted(rows, key=lambda row: row["rank"])
 
 # %% ../nbs/32_leaderboards.ipynb #9e704f10
-def rank_methods(scores: pd.DataFrame, n_bootstrap: int = 1000, seed: int = 0) -> pd.DataFrame:
+def rank_methods(
+    scores: pd.DataFrame,  # as `leaderboard` gives them
+    n_bootstrap: int = 1000,  # replicates
+    seed: int = 0,  # same seed, same result
+) -> pd.DataFrame:
     """Means and ranks of a leaderboard's methods with 95 % intervals, best first, for every metric and gene set.
 
     Columns: metric, genes, method, value, ci_low, ci_high, rank, rank_low, rank_high, null, ceiling."""
@@ -273,7 +277,11 @@ def rank_methods(scores: pd.DataFrame, n_bootstrap: int = 1000, seed: int = 0) -
 
 # %% ../nbs/32_leaderboards.ipynb #449c015c
 def paired_difference(
-    scores: pd.DataFrame, reference: str, n_bootstrap: int = 1000, *, seed: int = 0
+    scores: pd.DataFrame,  # as `leaderboard` gives them
+    reference: str,  # a method
+    n_bootstrap: int = 1000,  # replicates
+    *,
+    seed: int = 0,  # same seed, same result
 ) -> pd.DataFrame:
     "How much better than `reference` each other method is, positive is better: metric, genes, method, difference, ci_low, ci_high."
     if reference not in set(scores["method"]):

@@ -588,7 +588,7 @@ def enrich(
     group_key: str | None = None,  # of cells that no model predicted
     universe: Iterable[str] | None = None,  # only these genes
     min_size: int | None = None,  # measured members of a set, at least; see `smallest_set`
-    max_size: int = 500,
+    max_size: int = 500,  # largest set that is scored, in genes
     min_targets: int = 5,  # measured targets of a regulator, at least
     seed: int = 0,  # of gseapy's shuffles
 ) -> pd.DataFrame:
@@ -640,10 +640,10 @@ def agreement(predicted: pd.DataFrame, real: pd.DataFrame) -> pd.DataFrame:
 
 # %% ../nbs/44_meaning.ipynb #e046398e
 def enrichment_agreement(
-    task: Task,
+    task: Task,  # with held-out cells
     predictions: Mapping[str, ad.AnnData],  # predicted cells by name
-    sets=None,
-    network=None,
+    sets=None,  # gene sets, or a `.gmt` file
+    network=None,  # signed, or its file
     **options,  # of `enrich`
 ) -> pd.DataFrame:
     "Agreement with the real held-out cells of every prediction, of the mean shift and of the ceiling, a row per method, condition and kind."

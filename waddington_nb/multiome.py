@@ -478,17 +478,17 @@ class Route:
 class TimeCourseModel:
     "What was learned from a `TimeCourseTask`: states, dynamics, what is kept of its segments, and a policy."
 
-    schema: TimeSchema
-    joint: Joint
+    schema: TimeSchema  # genes, keys and labels of the training file
+    joint: Joint  # cells as points, all modalities
     reference: Joint  # the space in which paths are compared
     means: dict[str, np.ndarray]  # of every feature over the start cells, by modality
-    dynamics: Dynamics
-    segments: tuple[Segment, ...]
-    guide: FieldPolicy
+    dynamics: Dynamics  # how cells move between times
+    segments: tuple[Segment, ...]  # between training times
+    guide: FieldPolicy  # the policy and its weight
     evidence: pd.DataFrame  # errors at left-out inner times; see `evidence_of`
     history: pd.DataFrame  # one row per training iteration
-    notes: tuple[str, ...]
-    seed: int
+    notes: tuple[str, ...]  # what was found on the way
+    seed: int  # same seed, same result
 
     def clock_of(self, arm: str) -> ArmClock:
         "The clock of an arm."
@@ -497,7 +497,13 @@ class TimeCourseModel:
         return ArmClock(times[arm], self.dynamics.kt / span, self.guide.horizon)
 
     @single_thread()
-    def routes(self, source, *, arm: str | None = None, policy_weight: float | None = None) -> list[Route]:
+    def routes(
+        self,
+        source,  # a task, or start cells
+        *,
+        arm: str | None = None,  # of new cells
+        policy_weight: float | None = None,  # 0: the fields alone, 1: the policy; learned if not given
+    ) -> list[Route]:
         "Where the start cells of a task, or new ones, go; one route per arm. `policy_weight=0`: the fields alone."
         starts, fields = _starts(self, source, arm), _fields(self, source)
         guide = self.guide if policy_weight is None else replace(self.guide, policy_weight=policy_weight)
@@ -506,9 +512,7 @@ class TimeCourseModel:
     def predict(
         self,
         source,  # a `TimeCourseTask`, or new start cells: AnnData, MuData, AnnData by modality, or a file
-        time: float
-        | Sequence[float]
-        | None = None,  # measured or not; the held-out times of a task by default
+        time: float | Sequence[float] | None = None,  # in training units; the held-out ones if not given
         *,
         arm: str | None = None,  # of new cells, where there are several
         policy_weight: float | None = None,  # 0: the fields alone

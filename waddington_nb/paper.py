@@ -644,11 +644,11 @@ def _path_of(table: str, folder: str | Path | None) -> Path | None:
 
 # %% ../nbs/34_paper.ipynb #d5d399c6
 def reproduce(
-    table: str = "all",
+    table: str = "all",  # one of the paper's, or 'all'
     out: str | Path | None = None,  # a folder for tables and figures
     quick: bool = False,  # a tenth of the steps, fewer cells, episodes of 50 steps instead of 200
-    seed: int = 0,
-    progress: bool = False,
+    seed: int = 0,  # same seed, same result
+    progress: bool = False,  # show a bar
     folder: str | Path | None = None,  # where data sets lie, instead of $WADDINGTON_DATA
     data: str | Path | None = None,  # a file of the user's, for a single table
 ) -> pd.DataFrame:

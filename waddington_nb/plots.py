@@ -228,15 +228,18 @@ def plot_genes(moved: pd.DataFrame, title: str = "", ax: Axes | None = None, *, 
     return _finish(ax, show)
 
 # %% ../nbs/20_plots.ipynb #11685e79
+def _lay_out(figure: Figure) -> None:
+    "A constrained layout, made once: while an engine is set, saving draws everything twice."
+    figure.set_layout_engine("constrained")
+    figure.get_layout_engine().execute(figure)
+    figure.set_layout_engine("none")
+
+# %% ../nbs/20_plots.ipynb #6d8351f5
 def png(figure: Figure, dpi: int = 110) -> bytes:
     "A figure as PNG bytes, the same for the same figure; the figure is closed."
     buffer = io.BytesIO()
     figure.set_dpi(dpi)
-    figure.set_layout_engine("constrained")
-    figure.get_layout_engine().execute(
-        figure
-    )  # once, by hand: while it is set, saving draws everything twice
-    figure.set_layout_engine("none")
+    _lay_out(figure)
     figure.savefig(buffer, format="png", metadata={"Software": None})
     plt.close(figure)
     return buffer.getvalue()

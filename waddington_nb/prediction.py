@@ -198,13 +198,13 @@ def match_cells(
 class Model:
     "What was learned from a task: a representation, and an `Answer` for each kind of question (see `QUESTIONS`)."
 
-    schema: Schema
-    representation: Representation
+    schema: Schema  # genes, keys and labels of the training file
+    representation: Representation  # cells as points
     reference: Representation  # the space in which paths are compared
-    answers: dict[str, Answer]
+    answers: dict[str, Answer]  # one for each kind of question
     dispersion: np.ndarray  # (genes,), of the molecules that cells gain
-    notes: tuple[str, ...]
-    seed: int
+    notes: tuple[str, ...]  # what was found on the way
+    seed: int  # same seed, same result
 
     @property
     def history(self) -> pd.DataFrame:
@@ -222,13 +222,12 @@ class Model:
     @single_thread()
     def predict(
         self,
-        source: Task
-        | ad.AnnData,  # a task (its held-out conditions, or else what it lacks), or new control cells
+        source: Task | ad.AnnData,  # a task: what it lacks or holds out; or new control cells
         perturbation: str | Sequence[str] | None = None,  # what to do to new cells
         *,
         group_key: str | None = None,  # of new cells
         perturbation_key: str | None = None,  # of new cells, with `control`
-        control: str | None = None,
+        control: str | None = None,  # label of new control cells
     ) -> ad.AnnData:
         """Predicted cells, one row per control cell and perturbation. No truth is needed. Raises `DataError`.
 

@@ -163,13 +163,19 @@ def loadings(pca: Representation, genes: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame((pca.reconstruct(unit) - pca.reconstruct(origin)).T, list(genes))
 
 # %% ../nbs/21_priors.ipynb #34ab2cff
-def set_features(sets: Mapping[str, Sequence[str]], components: Sequence[str]) -> pd.DataFrame:
+def set_features(
+    sets: Mapping[str, Sequence[str]],  # genes by name of the set
+    components: Sequence[str],  # perturbed genes
+) -> pd.DataFrame:
     "Membership of components in named sets (pathways, as in a GMT file) over the root of the set's size, components × sets."
     member = {name: np.isin(components, list(genes)) / len(genes) ** 0.5 for name, genes in sets.items()}
     return pd.DataFrame(member, index=pd.Index(components))
 
 # %% ../nbs/21_priors.ipynb #b991489b
-def network_features(edges: Sequence[tuple[str, str]], components: Sequence[str]) -> pd.DataFrame:
+def network_features(
+    edges: Sequence[tuple[str, str]],  # (regulator, target)
+    components: Sequence[str],  # perturbed genes
+) -> pd.DataFrame:
     "Components and their neighbours in a network of (regulator, target), over the root of the neighbour's degree, components × genes."
     near: dict[str, set[str]] = {name: {name} for name in components}
     for one, other in edges:

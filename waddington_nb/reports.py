@@ -273,9 +273,9 @@ def _collapse(task: Task, cells: ad.AnnData, name: str) -> str:
 class Report:
     "Scores of predictions on a task: `table` is tidy, one row per condition, method, metric, gene set and seed."
 
-    task: Task
+    task: Task  # with held-out truth
     predictions: Mapping[str, Mapping[int, ad.AnnData]]  # name → seed → checked cells
-    table: pd.DataFrame
+    table: pd.DataFrame  # tidy scores
     reference: Representation  # the space in which paths were compared
 
     @property
@@ -304,7 +304,7 @@ class Report:
 
     def to_html(
         self,
-        path: str | Path,
+        path: str | Path,  # of the page, a single file
         *,
         history: pd.DataFrame | None = None,  # adds training curves
         settings: Mapping[str, object] | None = None,  # what was run
@@ -351,13 +351,13 @@ def _checked(task: Task, predictions) -> dict[str, dict[int, ad.AnnData]]:
 # %% ../nbs/29_reports.ipynb #e8c129f2
 @singledispatch
 def evaluate(
-    task: Task,
+    task: Task,  # with held-out truth
     predictions: ad.AnnData
     | Mapping[str, ad.AnnData | Mapping[int, ad.AnnData]],  # cells; by name; by name and seed
     *,
-    baselines: Mapping[str, Callable[[Task], ad.AnnData]] = BASELINES,
+    baselines: Mapping[str, Callable[[Task], ad.AnnData]] = BASELINES,  # scored beside them
     n_bootstrap: int = 200,  # bootstrap replicates
-    modality: str = "rna",
+    modality: str = "rna",  # of a task of several
 ) -> Report:
     "Score predictions against held-out truth, with null, ceiling and interval. Raises `DataError` for unfit predictions."
     raise DataError(f"evaluate needs a task, not {type(task).__name__}; make one with Task(cells, ...)")

@@ -160,8 +160,7 @@ def _principal_axes(centred: np.ndarray, n_latent: int) -> np.ndarray:
     small = centred @ centred.T if n < genes else centred.T @ centred
     last = [max(0, len(small) - n_latent), len(small) - 1]
     values, vectors = eigh(small.astype(np.float64), subset_by_index=last)
-    keep = np.argsort(-values)
-    keep = keep[values[keep] > values.max() * 1e-10]
+    keep = np.flatnonzero(values > values.max() * 1e-10)[::-1]  # largest first
     axes = centred.T @ vectors[:, keep] if n < genes else vectors[:, keep]
     axes = axes / np.linalg.norm(axes, axis=0)
     return (axes * np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(len(keep))])).astype(np.float32)
@@ -223,9 +222,9 @@ def fit_autoencoder(
     *,
     hidden: int = 128,  # width of the layer on either side
     steps: int = 1500,  # of Adam
-    batch_size: int = 256,
-    learning_rate: float = 1e-3,
-    seed: int = 0,
+    batch_size: int = 256,  # cells
+    learning_rate: float = 1e-3,  # of Adam
+    seed: int = 0,  # same seed, same result
 ) -> Representation:
     "A nonlinear representation of training cells, trained by Adam on the mean squared reconstruction error."
     check_n_latent(n_latent)

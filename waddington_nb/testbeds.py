@@ -24,7 +24,14 @@ from .worlds import StateWorld, WorldEnv, drawn_from
 class ScreenWorld(StateWorld):
     "x' = x + scale · clip(a) E; reward -|x' - target|² - 0.01 |a|² - 0.05 |a|₁. Sees x and, beyond horizon 1, the time."
 
-    def __init__(self, states: Tensor, target: Tensor, effects: Tensor, scale: float = 0.7, horizon: int = 1):
+    def __init__(
+        self,
+        states: Tensor,  # start cells, n × d
+        target: Tensor,  # wanted state, (d,)
+        effects: Tensor,  # of doses, action size × d
+        scale: float = 0.7,  # of a full dose
+        horizon: int = 1,  # steps of an episode
+    ):
         self.states, self.target, self.effects = states, target, effects  # n × D, D, G × D
         self.scale, self.horizon = scale, horizon
         self.action_size = len(effects)

@@ -373,9 +373,7 @@ class TimeCourseTask:
         self,
         data,  # MuData, AnnData (one modality, rna), AnnData by modality name, or the path of a file
         time_key: str,  # a column of obs with numbers, or texts such as '6h' and 'day 3'
-        hold_out_time: float
-        | str
-        | Sequence[float | str] = (),  # the time (or times) whose cells are the truth
+        hold_out_time: float | str | Sequence[float | str] = (),  # times that no model may see
         *,
         perturbation_key: str | None = None,  # the column of obs that tells arms apart, if there are arms
         control: str | Sequence[str] | None = None,  # its labels of untreated cells, or patterns

@@ -22,7 +22,11 @@ from .responses import gene_means
 from .tasks import Task
 
 # %% ../nbs/27_uncertainty.ipynb #98f63dc7
-def ensemble(task: Task, seeds: Sequence[int] = (0, 1, 2), **options) -> list[Model]:
+def ensemble(
+    task: Task,  # that all are fitted on
+    seeds: Sequence[int] = (0, 1, 2),  # one model each
+    **options,
+) -> list[Model]:
     "A model fitted with each of the seeds; `options` are those of `fit`. Raises `DataError` for repeated seeds."
     if not len(seeds) or len(set(seeds)) < len(seeds):
         raise DataError(f"seeds are {list(seeds)}; give at least one, none twice")
@@ -94,9 +98,9 @@ def conformal_factors(residuals: Residuals, level: float) -> np.ndarray:
 
 # %% ../nbs/27_uncertainty.ipynb #3523ac51
 def response_interval(
-    models: Sequence[Model] | Model,
+    models: Sequence[Model] | Model,  # one, or an ensemble
     cells: Sequence[ad.AnnData] | ad.AnnData,  # what each of the models predicts
-    level: float = 0.8,
+    level: float = 0.8,  # nominal coverage
 ) -> pd.DataFrame:
     """Predicted mean response of every gene in each predicted condition, with its interval. No truth is needed.
 
@@ -137,7 +141,11 @@ def _half_width(residuals: Residuals, found: MemberResponses, at: np.ndarray, le
     return factors[stratum] * np.sqrt(found.sampling + spread(residuals)[at] + own)
 
 # %% ../nbs/27_uncertainty.ipynb #f429d291
-def coverage(intervals: pd.DataFrame, task: Task, top: int = 100) -> pd.DataFrame:
+def coverage(
+    intervals: pd.DataFrame,  # as `response_interval` gives them
+    task: Task,  # with held-out cells
+    top: int = 100,  # genes with the largest |Welch t|
+) -> pd.DataFrame:
     """Share of genes whose real mean response lies in its interval, per held-out condition.
 
     Columns: group, perturbation, genes ('all', and 'top…' by |Welch t| of the truth), coverage, width (mean)."""

@@ -53,8 +53,8 @@ class World(Protocol):
 class Restart:
     "Begin a `share` of the episodes in states from `sampler(n, generator)`, n × d. Raises `DataError` unless 0 ≤ share ≤ 1."
 
-    share: float
-    sampler: Callable[[int, torch.Generator], Tensor]
+    share: float  # of the episodes
+    sampler: Callable[[int, torch.Generator], Tensor]  # (n, generator) → n × d states
 
     def __post_init__(self):
         if not 0 <= self.share <= 1:
@@ -169,12 +169,12 @@ class PopulationWorld:
 
     def __init__(
         self,
-        populations: Sequence[Population],
+        populations: Sequence[Population],  # start and target cells of every condition
         max_step: Tensor,  # (k,), largest change of the state per step
         *,
         size: float = 1.0,  # unit of length of the observed state
-        horizon: int = 5,
-        action_cost: float = 0.01,
+        horizon: int = 5,  # steps of an episode
+        action_cost: float = 0.01,  # per unit of mean squared action
         sample: int = 128,  # real cells drawn per condition and episode
     ):
         self.populations, self.max_step, self.size = list(populations), max_step, size
@@ -247,7 +247,10 @@ class WorldEnv(gymnasium.Env):
 
     metadata = {"render_modes": []}
 
-    def __init__(self, world: World | Callable[[], World] | None = None):
+    def __init__(
+        self,
+        world: World | Callable[[], World] | None = None,  # a world, or what makes one
+    ):
         self.world = _own_world(example_world if world is None else world)
         self.horizon = self.world.horizon
         unbounded = np.full(self.world.observation_size, np.inf, np.float32)
@@ -411,7 +414,11 @@ class VectorWorld:
     Whatever crosses the border is copied, since environments may use their arrays again. Raises `DataError` for
     spaces, restarts or infos that cannot be used, and where no step limit is known."""
 
-    def __init__(self, envs: gymnasium.vector.VectorEnv, horizon: int | None = None):
+    def __init__(
+        self,
+        envs: gymnasium.vector.VectorEnv,  # all of one kind
+        horizon: int | None = None,  # step limit, if the environments have none
+    ):
         action, observation = envs.single_action_space, envs.single_observation_space
         self.discrete = isinstance(action, gymnasium.spaces.Discrete)
         check_spaces(action, observation, envs)
