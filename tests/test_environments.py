@@ -207,6 +207,7 @@ def test_a_world_that_cannot_be_copied():
     with pytest.raises(DataError, match="PopulationWorld cannot be copied .* give WorldEnv a function"):
         WorldEnv(world)
     assert WorldEnv(lambda: world).world is world
+    assert isinstance(WorldEnv(InPlace).world, InPlace)  # a class makes one, too
 
 
 def test_worlds_go_to_other_processes():

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from scipy import sparse
 
 import waddington_nb as wd
+from waddington_nb import reports
 from waddington_nb.baselines import BASELINES
 from waddington_nb.reports import html_page, html_questions, html_table
 
@@ -142,6 +143,15 @@ def test_the_figure_is_axes_with_every_method(task):
     ax = wd.evaluate(task, {"mine": moved(task, 0.0)}, baselines=BASELINES, n_bootstrap=0).plot(show=False)
     assert isinstance(ax, Axes)
     assert {"mine", "no change", "control + mean shift"} <= set(ax.get_legend_handles_labels()[1])
+
+
+def test_beyond_the_ceiling_is_not_counted_in_per_cent():
+    rows = pd.DataFrame(
+        {"metric": "pearson_delta", "genes": "all", "null": [0.5], "ceiling": [0.501], "value": [0.6]}
+    )
+    assert reports._share(reports.gap_closed(rows)[0]) == "all of it"
+    said = reports._verdict(rows.assign(main="pearson_delta"), "a")
+    assert "and reaches the ceiling (median)" in said and "%" not in said
 
 
 def test_the_page_stands_alone_and_opens_with_the_verdict(task, tmp_path):

@@ -162,9 +162,11 @@ def html_settings(facts: Mapping[str, object]) -> str:
 
 # %% ../nbs/29_reports.ipynb #f7f39bcf
 def _share(closed: float) -> str:
-    "A share of the gap in words."
+    "A share of the gap in words. What is beyond the ceiling is not counted: a narrow gap would give thousands of per cent."
     closed = round(closed, 2)
-    return "cannot tell" if np.isnan(closed) else "worse than null" if closed < 0 else f"{abs(closed):.0%}"
+    if np.isnan(closed):
+        return "cannot tell"
+    return "worse than null" if closed < 0 else "all of it" if closed >= 1 else f"{abs(closed):.0%}"
 
 # %% ../nbs/29_reports.ipynb #2968a149
 def html_questions(rows: pd.DataFrame, name: str) -> str:
@@ -253,8 +255,13 @@ def _verdict(rows: pd.DataFrame, name: str) -> str:
     rows, sign = rows.assign(closed=gap_closed(rows)), rows["metric"].isin(metrics.HIGHER_IS_BETTER) * 2 - 1
     lead = sign * (rows["value"] - rows["null"])
     wins, gap = int((lead > 1e-6 * rows["null"].abs().clip(lower=1)).sum()), ""  # beyond rounding
-    if rows["closed"].median() > 0:
-        gap = f" and closes {rows['closed'].median():.0%} of the gap between null and ceiling (median)"
+    if (closed := rows["closed"].median()) > 0:
+        part = (
+            f"closes {closed:.0%} of the gap between null and ceiling"
+            if closed < 1
+            else "reaches the ceiling"
+        )
+        gap = f" and {part} (median)"
     return f"{name} beats the better null on {wins} of {len(rows)} scores{gap}: {_main_scores(rows)}."
 
 # %% ../nbs/29_reports.ipynb #repwarnc

@@ -275,7 +275,7 @@ class WorldEnv(gymnasium.Env):
 # %% ../nbs/10_worlds.ipynb #c0472d4d
 def _own_world(world: World | Callable[[], World]) -> World:
     "A world that nobody else steps: what the function makes, or a copy."
-    if not hasattr(world, "reset") and callable(world):
+    if isinstance(world, type) or (callable(world) and not hasattr(world, "reset")):  # a class makes one, too
         return world()
     try:
         return copy.deepcopy(world)
