@@ -26,7 +26,7 @@ class Gaussian(NamedTuple):
 @singledispatch
 def log_prob(p: Gaussian, raw: Tensor) -> Tensor:
     "log N(raw; mean, std²), summed over action dimensions; shape (...)."
-    standard = (raw - p.mean) * torch.exp(-p.log_std)
+    standard = (p.mean - raw) * torch.exp(-p.log_std)
     return -0.5 * standard.square().sum(dim=-1) - (p.log_std + 0.5 * math.log(2 * math.pi)).sum(dim=-1)
 
 # %% ../nbs/09_policies.ipynb #f73e8aec

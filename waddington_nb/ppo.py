@@ -74,7 +74,7 @@ FIELDS = ("observation", "action", "log_prob", "advantage", "target", "value")  
 # %% ../nbs/13_ppo.ipynb #81d81959
 def rows(batch: Batch, index: Tensor) -> Batch:
     "Some rows of a batch."
-    fields = [getattr(batch, name)[index] for name in FIELDS]
+    fields = [getattr(batch, name).index_select(0, index) for name in FIELDS]
     return Batch(*fields, mean_return=batch.mean_return)
 
 # %% ../nbs/13_ppo.ipynb #634c280d
