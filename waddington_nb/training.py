@@ -321,7 +321,7 @@ def _own_share(n_envs: int, seed: int, checkpoint: Path | None) -> tuple[int, in
 # %% ../nbs/14_training.ipynb #distsizes
 def _check_sizes(batch: Batch) -> None:
     "Raise `DataError` if another process has a batch of another size, for a mean of means is then no mean."
-    if processes() > 1 and mean_over_processes(torch.tensor(float(len(batch)))).item() != len(batch):
+    if processes() > 1 and mean_over_processes(batch.advantage.new_tensor(len(batch))).item() != len(batch):
         raise DataError("batches of processes differ in size; restart episodes in the same step (SAME_STEP)")
 
 # %% ../nbs/14_training.ipynb #f925d8a5
@@ -375,10 +375,13 @@ def _identity(world: World, agent: Agent) -> dict:
 def _row(now: tuple[Stage, ...], batch: Batch, kl: float, agent: Agent, before: int) -> dict:
     "One row of the history."
     unexplained = (batch.target - batch.value).var() / batch.target.var().clamp_min(1e-12)
+    earned = batch.mean_return
+    if processes() > 1:
+        earned = mean_over_processes(batch.advantage.new_tensor(earned)).item()
     return {
         "stage": "+".join(stage.name for stage in now),
         "steps": before + len(batch) * processes(),
-        "return": mean_over_processes(torch.tensor(batch.mean_return, dtype=torch.float64)).item(),
+        "return": earned,
         "kl": kl,
         "entropy": entropy(agent.policy(batch.observation[:100])).mean().item(),
         "explained_variance": 1 - unexplained.item(),
