@@ -26,6 +26,7 @@ setup(
     install_requires=settings["requirements"].split(),
     extras_require={
         "dev": settings["dev_requirements"].split(),
+        "cluster": settings["cluster_requirements"].split(),
         "meaning": settings["meaning_requirements"].split(),
         "networks": settings["networks_requirements"].split(),
         "scgen": settings["scgen_requirements"].split(),

@@ -64,6 +64,7 @@ _HOME = {
     "response_interval": "uncertainty",
     "coverage": "uncertainty",
     "leaderboard": "leaderboards",
+    "each": "workers",
     "rank_methods": "leaderboards",
     "paired_difference": "leaderboards",
     "steer": "steering",

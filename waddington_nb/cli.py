@@ -232,6 +232,12 @@ def add_landscape_options(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, default=Path(out), metavar="DIR", help=f"folder of escape.csv (default {out})")
     add("--seeds", type=_count, metavar="N", help="seeds of each method (default 3, with --quick 1)")
     add("--quick", action="store_true", help="the trap only, with and without restarts, under a minute")
+    add("--workers", type=_count, metavar="N", help="processes that share the runs (default: this one)")
+    add(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="a running Dask scheduler, tcp://HOST:PORT, instead of --workers",
+    )
     add("--debug", action="store_true", help="show the traceback of an error")
 
 # %% ../nbs/50_cli.ipynb #4f41cbb8
@@ -922,7 +928,8 @@ def landscapes(options: argparse.Namespace) -> None:
         raise DataError(f"{options.out} is a file; choose another --out")
     path, what = options.out / "escape.csv", QUICK if options.quick else {}
     seeds = range(options.seeds or (1 if options.quick else 3))
-    table = benchmark(path, seeds=seeds, progress=True, **what)
+    where = {"workers": options.workers, "scheduler": options.scheduler}
+    table = benchmark(path, seeds=seeds, progress=True, **where, **what)
     print(summary(table).round(3).to_string(index=False))
     print(path)
 

@@ -35,6 +35,7 @@ from .policies import mode
 from .testbeds import LandscapeWorld, NetworkWorld, example_network, network_outcome
 from .training import Agent, PPO, TRPO, agent_for, clone, train
 from .worlds import Restart
+from .workers import each
 
 # %% ../nbs/17_escape.ipynb #0e899c28
 @dataclass(frozen=True, eq=False)
@@ -287,9 +288,12 @@ def benchmark(
     seeds: Sequence[int] = (0, 1, 2),
     iterations: int = ITERATIONS,
     progress: bool = False,
+    *,
+    workers: int | None = None,  # processes that share the runs; see `each`
+    scheduler: str | None = None,  # of Dask, whose workers share the runs
 ) -> pd.DataFrame:
     "Run what is missing in the table at `path`, row by row, and return the rows asked for."
-    table, rows = read_rows(path), []
+    table = read_rows(path)
     wanted = [
         (landscape, method, seed)
         for landscape in landscapes
@@ -297,19 +301,25 @@ def benchmark(
         for method in methods
         if _applies(landscape, method) and (method in METHODS or seed == seeds[0])
     ]
-    bar = tqdm(wanted, disable=not progress, unit="run")
-    for landscape, method, seed in bar:
-        bar.set_description(f"{landscape}, {method}", refresh=False)
-        there = (table[["landscape", "method", "seed"]] == [landscape, method, seed]).all(axis=1)
-        there &= (table["steps"] == _steps(landscape, iterations)) | (method in REFERENCES)
-        if not there.any():
-            table.loc[len(table)] = run_one(landscape, method, seed, iterations)
+    missing = [run for run in wanted if not _there(table, *run, iterations).any()]
+    with tqdm(total=len(wanted), initial=len(wanted) - len(missing), disable=not progress, unit="run") as bar:
+
+        def keep(run: tuple, row: dict) -> None:
+            table.loc[len(table)] = row
             write_bytes(path, table.to_csv(index=False, float_format="%.6g").encode())
-            there = table.index == len(table) - 1
-        rows.append(table[there].iloc[:1])
-    return pd.concat(rows, ignore_index=True)
+            bar.set_description(f"{run[0]}, {run[1]}", refresh=False)
+            bar.update()
+
+        each(lambda run: run_one(*run, iterations), missing, workers=workers, scheduler=scheduler, tick=keep)
+    return pd.concat([table[_there(table, *run, iterations)].iloc[:1] for run in wanted], ignore_index=True)
 
 # %% ../nbs/17_escape.ipynb #25166115
+def _there(table: pd.DataFrame, landscape: str, method: str, seed: int, iterations: int) -> pd.Series:
+    "Which rows of the table are of this run."
+    there = (table[["landscape", "method", "seed"]] == [landscape, method, seed]).all(axis=1)
+    return there & ((table["steps"] == _steps(landscape, iterations)) | (method in REFERENCES))
+
+
 def _steps(landscape: str, iterations: int) -> int:
     "Environment steps of a run."
     return iterations * (1024 * 6 if landscape == "haematopoiesis" else Case.n_envs * 60)

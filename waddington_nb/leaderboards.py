@@ -6,8 +6,10 @@
 __all__ = ['scgen', 'leaderboard', 'rank_methods', 'paired_difference', 'plot_ranks']
 
 # %% ../nbs/32_leaderboards.ipynb #08c0e119
+import hashlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import anndata as ad
@@ -17,8 +19,9 @@ from matplotlib.axes import Axes
 from scipy.stats import rankdata
 from tqdm.auto import tqdm
 
+from . import __version__
 from .baselines import BASELINES
-from .core import DataError, close_names
+from .core import DataError, atomic_path, close_names
 from .evaluation import checked_prediction, score_predictions
 from .labels import Components
 from .measurements import read
@@ -27,6 +30,7 @@ from .plots import COLOURS, METHOD_NAMES
 from .prediction import as_prediction
 from .tasks import LabelledCells, Task, arm_sizes, ask, labelled_cells, open_cells
 from .trajectories import reference_space
+from .workers import each
 
 # %% ../nbs/32_leaderboards.ipynb #5a5faeb4
 _HELD_BY = {
@@ -131,8 +135,6 @@ def _run_methods(
     task: Task,
     methods: Mapping[str, Competitor],
     seeds: Sequence[int],
-    *,
-    tick: Callable[[str], None] = lambda said: None,
 ) -> dict[tuple[str, int], ad.AnnData]:
     "(method, seed) → checked predictions; a method without seed runs once, under the first. Raises `DataError`."
     found = {}
@@ -140,7 +142,6 @@ def _run_methods(
         for seed in seeds if _takes_seed(method) else seeds[:1]:
             cells = method(task, seed=seed) if _takes_seed(method) else method(task)
             found[name, seed] = checked_prediction(task, cells, f"competitor {name!r}")
-            tick(name)
     return found
 
 # %% ../nbs/32_leaderboards.ipynb #c501587a
@@ -191,6 +192,54 @@ def _unit_scores(task: Task, predictions: Mapping[tuple[str, int], ad.AnnData], 
     table.insert(0, "held_out", unit)
     return table
 
+# %% ../nbs/32_leaderboards.ipynb #735633cd
+def _one_unit(unit: str, adata: ad.AnnData, held_by: str, methods, seeds, keys) -> pd.DataFrame | DataError:
+    "Rows of one held-out unit, or why it makes no task."
+    try:
+        task = Task(adata, **keys, **{held_by: unit})
+    except DataError as error:
+        return error
+    return _unit_scores(task, _run_methods(task, methods, seeds), unit)
+
+# %% ../nbs/32_leaderboards.ipynb #8188d835
+def _contest(adata: ad.AnnData, over: str, methods: Mapping[str, Competitor], seeds, keys: dict) -> str:
+    "What kept rows must agree on, as a digest."
+    told = [__version__, over, list(methods), list(map(int, seeds)), sorted(keys.items()), adata.shape]
+    return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
+
+# %% ../nbs/32_leaderboards.ipynb #fc626531
+def _read_kept(path: Path, contest: str) -> dict[str, pd.DataFrame]:
+    "Tables of finished units. Raises `DataError` if the file is damaged or of another contest."
+    text = dict.fromkeys(["held_out", "group", "perturbation", "method", "metric", "genes", "contest"], str)
+    empty = {name: [""] for name in ("value", "null", "ceiling")}
+    exact = {"float_precision": "round_trip", "keep_default_na": False}
+    try:
+        rows = pd.read_csv(path, dtype=text, na_values=empty, **exact)
+        others = rows.pop("contest") != contest
+        tables = {str(unit): part.reset_index(drop=True) for unit, part in rows.groupby("held_out")}
+    except (ValueError, KeyError, OSError) as error:
+        said = f"{path} is no kept leaderboard ({type(error).__name__}); choose another file"
+        raise DataError(said) from error
+    if others.any():
+        raise DataError(f"{path} is of another contest (data, methods, seeds, options); choose another file")
+    return tables
+
+# %% ../nbs/32_leaderboards.ipynb #c16bcf14
+class _Kept:
+    "Tables of units as they are finished, or why there is none; in a file, if there is a path."
+
+    def __init__(self, path: Path | None, contest: str):
+        self.path, self.contest = path, contest
+        self.tables = _read_kept(path, contest) if path is not None and path.exists() else {}
+
+    def add(self, unit: str, table: pd.DataFrame | DataError) -> None:
+        "Take in one more, and write all."
+        self.tables[unit] = table
+        if self.path is not None and isinstance(table, pd.DataFrame):
+            rows = pd.concat(t for t in self.tables.values() if isinstance(t, pd.DataFrame))
+            with atomic_path(self.path) as path:
+                rows.assign(contest=self.contest).to_csv(path, index=False)
+
 # %% ../nbs/32_leaderboards.ipynb #90ddc0fc
 def leaderboard(
     data: ad.AnnData | str | Path,  # cells × genes, or a file of them
@@ -200,6 +249,9 @@ def leaderboard(
     seeds: Sequence[int] = (0,),  # of the methods that take one
     units: Sequence[str] | None = None,  # only these; all by default
     progress: bool = False,  # show a bar
+    workers: int | None = None,  # processes that share the units; see `each`
+    scheduler: str | None = None,  # of Dask, whose workers share the units
+    kept: str | Path | None = None,  # a csv file of finished units: a contest that was stopped goes on
     **keys,  # of `Task`: perturbation_key, control, group_key, dose_key, ...
 ) -> pd.DataFrame:
     """Scores of every method on everything held out in turn, one row per unit, condition, method, metric, gene set and seed.
@@ -210,21 +262,18 @@ def leaderboard(
     adata = read(data) if isinstance(data, str | Path) else data
     found, aside = _find_units(adata, over, **keys)
     units = _asked_units(_spelled(units, adata, over, **keys), found, aside)
-    methods, tables, refused = _NULLS | dict(methods), [], {}
+    methods = _NULLS | dict(methods)
+    kept = _Kept(None if kept is None else Path(kept), _contest(adata, over, methods, seeds, keys))
+    one = partial(_one_unit, adata=adata, held_by=_HELD_BY[over], methods=methods, seeds=seeds, keys=keys)
     runs = sum(len(seeds) if _takes_seed(method) else 1 for method in methods.values())
-    with tqdm(total=runs * len(units), disable=not progress, unit="run") as bar:
-        for unit in units:
-            try:
-                task = Task(adata, **keys, **{_HELD_BY[over]: unit})
-            except DataError as error:
-                refused[unit] = error
-                bar.total -= runs
-                continue
-            tick = lambda name, unit=unit: (bar.set_postfix_str(f"{name} on {unit}"), bar.update())
-            tables.append(_unit_scores(task, _run_methods(task, methods, seeds, tick=tick), unit))
-    if not tables:
+    missing = [unit for unit in units if unit not in kept.tables]
+    with tqdm(total=runs * len(missing), disable=not progress, unit="run") as bar:
+        tick = lambda unit, table: (kept.add(unit, table), bar.set_postfix_str(unit), bar.update(runs))
+        each(one, missing, workers=workers, scheduler=scheduler, tick=tick)
+    refused = {unit: kept.tables[unit] for unit in units if isinstance(kept.tables[unit], DataError)}
+    if len(refused) == len(units):
         raise next(iter(refused.values()))
-    scores = pd.concat(tables, ignore_index=True)
+    scores = pd.concat([kept.tables[unit] for unit in units if unit not in refused], ignore_index=True)
     scores.attrs["set_aside"] = sorted({*aside, *refused})
     return scores
 

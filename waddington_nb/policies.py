@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Gaussian', 'log_prob', 'entropy', 'kl_divergence', 'sample', 'Squashed', 'Clipped', 'act', 'Categorical', 'mode',
-           'fisher', 'Normaliser', 'Policy', 'Value']
+           'fisher', 'processes', 'mean_over_processes', 'Normaliser', 'Policy', 'Value']
 
 # %% ../nbs/09_policies.ipynb #209d18b3
 import math
@@ -26,7 +26,7 @@ class Gaussian(NamedTuple):
 @singledispatch
 def log_prob(p: Gaussian, raw: Tensor) -> Tensor:
     "log N(raw; mean, std²), summed over action dimensions; shape (...)."
-    standard = (raw - p.mean) * torch.exp(-p.log_std)
+    standard = (p.mean - raw) * torch.exp(-p.log_std)
     return -0.5 * standard.square().sum(dim=-1) - (p.log_std + 0.5 * math.log(2 * math.pi)).sum(dim=-1)
 
 # %% ../nbs/09_policies.ipynb #f73e8aec
@@ -197,6 +197,21 @@ def _mlp(sizes: list[int], last_gain: float) -> nn.Sequential:
         layers += [layer] if last else [layer, nn.Tanh()]
     return nn.Sequential(*layers)
 
+# %% ../nbs/09_policies.ipynb #procscount
+def processes() -> int:
+    "How many processes train together, by `torch.distributed`; 1 where that was not initialised."
+    together = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return torch.distributed.get_world_size() if together else 1
+
+# %% ../nbs/09_policies.ipynb #procsmean
+def mean_over_processes(x: Tensor) -> Tensor:
+    "The mean of `x` over all processes, the same in each; `x` itself where there is one."
+    if processes() == 1:
+        return x
+    total = x.detach().clone()
+    torch.distributed.all_reduce(total)
+    return total / processes()
+
 # %% ../nbs/09_policies.ipynb #cd8428bc
 class Normaliser(nn.Module):
     "x ↦ (x - mean) / deviation, cut at ±10, with the statistics of everything that `update` has seen."
@@ -210,11 +225,12 @@ class Normaliser(nn.Module):
     @torch.no_grad()
     def update(self, x: Tensor) -> None:
         "Add rows x, n × size."
-        total, change = self.count + len(x), x.mean(dim=0) - self.mean
-        old, new = self.count / total, len(x) / total
-        self.variance.copy_(
-            old * self.variance + new * x.var(dim=0, correction=0) + old * new * change.square()
-        )
+        here, rows = x.mean(dim=0), len(x) * processes()
+        mean = mean_over_processes(here)
+        variance = mean_over_processes(x.var(dim=0, correction=0) + (here - mean).square())
+        total, change = self.count + rows, mean - self.mean
+        old, new = self.count / total, rows / total
+        self.variance.copy_(old * self.variance + new * variance + old * new * change.square())
         self.mean += new * change
         self.count.copy_(total)
 

@@ -13,9 +13,9 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from .policies import entropy, kl_divergence, log_prob
+from .policies import entropy, kl_divergence, log_prob, mean_over_processes, processes
 from .rollouts import Batch
-from .trpo import normalised
+from .trpo import flat, normalised
 
 # %% ../nbs/13_ppo.ipynb #4376276b
 def clipped_surrogate(log_ratio: Tensor, advantage: Tensor, clip_range: float) -> Tensor:
@@ -74,7 +74,7 @@ FIELDS = ("observation", "action", "log_prob", "advantage", "target", "value")  
 # %% ../nbs/13_ppo.ipynb #81d81959
 def rows(batch: Batch, index: Tensor) -> Batch:
     "Some rows of a batch."
-    fields = [getattr(batch, name)[index] for name in FIELDS]
+    fields = [getattr(batch, name).index_select(0, index) for name in FIELDS]
     return Batch(*fields, mean_return=batch.mean_return)
 
 # %% ../nbs/13_ppo.ipynb #634c280d
@@ -105,6 +105,15 @@ class Adam:
             lr=self.learning_rate, beta1=0.9, beta2=0.999, weight_decay=0.0, eps=self.eps, amsgrad=False, maximize=False,
         )  # fmt: skip
 
+# %% ../nbs/13_ppo.ipynb #shargrads
+def share_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    "Make the gradients their means over all processes, in place."
+    found = [p.grad for p in parameters if p.grad is not None]
+    if processes() > 1:
+        mean = mean_over_processes(flat(found))
+        for gradient, piece in zip(found, mean.split([g.numel() for g in found]), strict=True):
+            gradient.copy_(piece.view_as(gradient))
+
 # %% ../nbs/13_ppo.ipynb #07e2756b
 def ppo_epochs(
     policy: nn.Module,
@@ -113,7 +122,7 @@ def ppo_epochs(
     batch: Batch,
     generator: torch.Generator,
     n_epochs: int = 10,
-    batch_size: int = 512,
+    batch_size: int = 512,  # over all processes
     max_grad_norm: float = 0.5,
     target_kl: float | None = None,  # stop the epochs there; at 0, before the first step
     **loss_options,  # of `ppo_loss`
@@ -123,14 +132,15 @@ def ppo_epochs(
     old = _parameters(policy, batch) if loss_options.get("beta") else ()
     for _ in range(n_epochs):
         order = torch.randperm(len(batch), generator=generator, device=batch.action.device)
-        for index in order.split(batch_size):
+        for index in order.split(max(1, batch_size // processes())):
             then = tuple(t[index] for t in old)
             loss, log_ratio = ppo_loss(policy, value, rows(batch, index), then, **loss_options)
-            kl = approximate_kl(log_ratio).item()
+            kl = mean_over_processes(approximate_kl(log_ratio)).item()
             if not math.isfinite(kl) or (target_kl is not None and max(kl, 0.0) >= target_kl):
                 return kl
             optimiser.zero_grad()
             loss.backward()
+            share_gradients(parameters)
             nn.utils.clip_grad_norm_(parameters, max_grad_norm)
             optimiser.step()
     return kl

@@ -34,10 +34,12 @@ from waddington_nb.policies import (
     act,
     entropy,
     log_prob,
+    mean_over_processes,
     mode,
+    processes,
     sample,
 )
-from .ppo import Adam, adapted_penalty, ppo_epochs
+from .ppo import Adam, adapted_penalty, ppo_epochs, share_gradients
 from .rollouts import Batch, collect
 from .trpo import trpo_step
 from .worlds import Restart, World, to_space
@@ -198,12 +200,12 @@ def _fit_value(
 ) -> None:
     "Regress the critic on the batch's targets, in place. Only gradients of `value` reach the optimiser."
     for _ in range(n_epochs):
-        for index in torch.randperm(len(batch), generator=generator, device=batch.target.device).split(
-            batch_size
-        ):
+        order = torch.randperm(len(batch), generator=generator, device=batch.target.device)
+        for index in order.split(max(1, batch_size // processes())):
             loss = (value(batch.observation[index]) - batch.target[index]).square().mean()
             optimiser.zero_grad()
             loss.backward()
+            share_gradients(value.parameters())
             optimiser.step()
 
 # %% ../nbs/14_training.ipynb #15b5bd4a
@@ -271,7 +273,7 @@ def train(
     schedule: str = "sequential",
     *,
     seed: int,
-    n_envs: int = 1024,  # in parallel
+    n_envs: int = 1024,  # in parallel, over all processes
     gamma: float = 0.99,
     gae_lambda: float = 0.95,
     checkpoint: Path | None = None,  # written every `every` seconds; continued where it exists
@@ -282,11 +284,13 @@ def train(
 ) -> pd.DataFrame:
     "Train through all stages; returns one row per iteration: stage, steps, return, kl, entropy, explained_variance, seconds."
     _check_match(world, agent, stages)
+    n_envs, seed = _own_share(n_envs, seed, checkpoint)
     generator, history = torch.Generator(next(agent.policy.parameters()).device).manual_seed(seed), []
     identity = (identity or {}) | _identity(world, agent)
     if checkpoint is not None and checkpoint.exists():
         history = load_checkpoint(checkpoint, agent, generator, identity)
-    iterations, saved = iterations_of(stages, schedule, n_envs * world.horizon), time.monotonic()
+    steps = processes() * n_envs * world.horizon
+    iterations, saved = iterations_of(stages, schedule, steps), time.monotonic()
     with tqdm(total=len(iterations), initial=len(history), disable=not progress, unit="iteration") as bar:
         for iteration in iterations[len(history) :]:
             history.append(_iterate(world, agent, iteration, generator, n_envs, gamma, gae_lambda, history))
@@ -303,6 +307,23 @@ def train(
                 break
     return pd.DataFrame(history)
 
+# %% ../nbs/14_training.ipynb #distshare
+def _own_share(n_envs: int, seed: int, checkpoint: Path | None) -> tuple[int, int]:
+    "Cells and seed of this process. Raises `DataError` for cells that cannot be shared, or a checkpoint."
+    if processes() == 1:
+        return n_envs, seed
+    if n_envs % processes():
+        raise DataError(f"{n_envs} cells cannot be shared by {processes()} processes; change n_envs")
+    if checkpoint is not None:
+        raise DataError("several processes keep no checkpoint; leave checkpoint out")
+    return n_envs // processes(), seed * processes() + torch.distributed.get_rank()
+
+# %% ../nbs/14_training.ipynb #distsizes
+def _check_sizes(batch: Batch) -> None:
+    "Raise `DataError` if another process has a batch of another size, for a mean of means is then no mean."
+    if processes() > 1 and mean_over_processes(batch.advantage.new_tensor(len(batch))).item() != len(batch):
+        raise DataError("batches of processes differ in size; restart episodes in the same step (SAME_STEP)")
+
 # %% ../nbs/14_training.ipynb #f925d8a5
 def _iterate(world, agent, iteration: Iteration, generator, n_envs, gamma, gae_lambda, history) -> dict:
     "Collect one batch, let every stage learn from it, and say how it went."
@@ -311,6 +332,7 @@ def _iterate(world, agent, iteration: Iteration, generator, n_envs, gamma, gae_l
     if getattr(agent.policy.normaliser, "count", 1) == 0:
         agent.see(world.reset(n_envs, generator))
     batch = collect(world, agent.policy, agent.value, n_envs, world.horizon, generator, gamma, gae_lambda)
+    _check_sizes(batch)
     kl = [stage.update(agent, batch, generator, iteration.left) for stage in now][-1]
     row = _row(now, batch, kl, agent, history[-1]["steps"] if history else 0)
     agent.see(batch.observation)
@@ -353,10 +375,13 @@ def _identity(world: World, agent: Agent) -> dict:
 def _row(now: tuple[Stage, ...], batch: Batch, kl: float, agent: Agent, before: int) -> dict:
     "One row of the history."
     unexplained = (batch.target - batch.value).var() / batch.target.var().clamp_min(1e-12)
+    earned = batch.mean_return
+    if processes() > 1:
+        earned = mean_over_processes(batch.advantage.new_tensor(earned)).item()
     return {
         "stage": "+".join(stage.name for stage in now),
-        "steps": before + len(batch),
-        "return": batch.mean_return,
+        "steps": before + len(batch) * processes(),
+        "return": earned,
         "kl": kl,
         "entropy": entropy(agent.policy(batch.observation[:100])).mean().item(),
         "explained_variance": 1 - unexplained.item(),

@@ -17,7 +17,7 @@ from torch.autograd import forward_ad
 from torch.func import functional_call
 
 from .core import DataError
-from .policies import fisher, kl_divergence, log_prob
+from .policies import fisher, kl_divergence, log_prob, mean_over_processes, processes
 from .rollouts import Batch
 
 # %% ../nbs/12_trpo.ipynb #9ae896d9
@@ -47,9 +47,13 @@ def surrogate(p, batch: Batch, advantage: Tensor) -> Tensor:
 
 # %% ../nbs/12_trpo.ipynb #31ac77ff
 def normalised(advantage: Tensor) -> Tensor:
-    "Advantages with mean 0 and deviation 1; all zero when they do not vary."
-    deviation = advantage.std() if len(advantage) > 1 else 0.0
-    return (advantage - advantage.mean()) / (deviation + 1e-8)
+    "Advantages with mean 0 and deviation 1, over all processes; all zero when they do not vary."
+    centred, rows = advantage - mean_over_processes(advantage.mean()), len(advantage) * processes()
+    if rows == len(advantage):
+        deviation = advantage.std() if rows > 1 else 0.0
+    else:
+        deviation = (mean_over_processes(centred.square().mean()) * rows / (rows - 1)).sqrt()
+    return centred / (deviation + 1e-8)
 
 # %% ../nbs/12_trpo.ipynb #27be860c
 def _pushed(policy: nn.Module, observation: Tensor, v: Tensor) -> tuple[Tensor, ...]:
@@ -77,7 +81,7 @@ def fisher_vector_product(
         pulled = torch.autograd.grad(
             p, parameters, scaled, retain_graph=True, allow_unused=True, materialize_grads=True
         )
-        return flat(pulled) + cg_damping * v
+        return mean_over_processes(flat(pulled)) + cg_damping * v
 
     return product
 
@@ -144,8 +148,8 @@ def trpo_step(
     theta = flat(policy.parameters()).detach().clone()
     p = policy(observation)
     before = surrogate(p, batch, advantage)
-    g = flat(torch.autograd.grad(before, list(policy.parameters())))
-    old, before = type(p)(*(t.detach() for t in p)), before.item()
+    g = mean_over_processes(flat(torch.autograd.grad(before, list(policy.parameters()))))
+    old, before = type(p)(*(t.detach() for t in p)), mean_over_processes(before).item()
     full = natural_step(policy, g, observation, max_kl, cg_damping, cg_max_steps, sub_sampling_factor)
     if torch.isfinite(full).all():
         for k in range(line_search_max_iter if line_search else 1):
@@ -162,4 +166,6 @@ def trpo_step(
 def _change(policy: nn.Module, old, batch: Batch, advantage: Tensor, before: float) -> tuple[float, float]:
     "Mean KL from the old policy and improvement of the surrogate."
     p = policy(batch.observation)
-    return kl_divergence(old, p).mean().item(), surrogate(p, batch, advantage).item() - before
+    kl, now = kl_divergence(old, p).mean(), surrogate(p, batch, advantage)
+    kl, now = mean_over_processes(torch.stack([kl, now])).tolist()
+    return kl, now - before

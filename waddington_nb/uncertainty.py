@@ -20,17 +20,21 @@ from .metrics import top_genes
 from .prediction import Model, answer_for, asked_conditions, fit
 from .responses import gene_means
 from .tasks import Task
+from .workers import each
 
 # %% ../nbs/27_uncertainty.ipynb #98f63dc7
 def ensemble(
     task: Task,  # that all are fitted on
     seeds: Sequence[int] = (0, 1, 2),  # one model each
+    *,
+    workers: int | None = None,  # processes that share the fits; see `each`
+    scheduler: str | None = None,  # of Dask, whose workers share the fits
     **options,
 ) -> list[Model]:
     "A model fitted with each of the seeds; `options` are those of `fit`. Raises `DataError` for repeated seeds."
     if not len(seeds) or len(set(seeds)) < len(seeds):
         raise DataError(f"seeds are {list(seeds)}; give at least one, none twice")
-    return [fit(task, seed=seed, **options) for seed in seeds]
+    return each(lambda seed: fit(task, seed=seed, **options), seeds, workers=workers, scheduler=scheduler)
 
 # %% ../nbs/27_uncertainty.ipynb #1766d1a4
 class MemberResponses(NamedTuple):
