@@ -11,6 +11,9 @@ from scipy import sparse
 from waddington_nb import landscapes as ls
 from waddington_nb import networks
 from waddington_nb.core import DataError
+from waddington_nb.testbeds import NetworkWorld
+
+BLOOD = networks.state_table(networks.blood_network())
 
 SQUARE = ((-1, 1), (-1, 1))
 
@@ -33,9 +36,9 @@ def bowl(x):
         ("a force but no potential", lambda: ls.energy(ls.gata1_pu1(), torch.ones(2))),
         ("start [4.0, 0.0] is outside the domain", lambda: ls.simulate(ls.binary_choice(), (4.0, 0.0), 5)),
         ("start has 1 coordinates, the landscape 2", lambda: ls.simulate(ls.binary_choice(), (4.0,), 5)),
-        ("start [9.0, 0.0] is outside the domain", lambda: ls.steer(replace(ls.trap(), start=(9.0, 0.0)), None)),
+        ("start [9.0, 0.0] is outside the domain", lambda: ls.simulate_control(replace(ls.trap(), start=(9.0, 0.0)), None)),
         ("end [0.0, 9.0] is outside the domain", lambda: ls.minimum_action_path(ls.trap().landscape, (0, 0), (0, 9))),
-        ("target [1.6, 0.0] is no attractor; the attractors are [[", lambda: ls.steer(replace(ls.trap(), target=(1.6, 0.0)), None)),
+        ("target [1.6, 0.0] is no attractor; the attractors are [[", lambda: ls.simulate_control(replace(ls.trap(), target=(1.6, 0.0)), None)),
         ("target [0.0] is no attractor; the attractors are [[-1.0], [1.0]]", lambda: ls.settles_in(ls.double_well(), torch.zeros(1, 1), (0.0,))),
         ("target [1.6, 0.0] is no attractor", lambda: ls.optimal_control(replace(ls.trap(), target=(1.6, 0.0)))),
         ("at most 2 dimensions, this landscape has 10", lambda: ls.optimal_control(ls.rotated_problem(ls.trap(), 10))),
@@ -43,15 +46,15 @@ def bowl(x):
         ("the exact integral is for 1 dimension", lambda: ls.mean_first_passage_1d(ls.quadruple_well(), -1, 1)),
         ("no node of the 201-node grid is in the target region", lambda: ls.mean_first_passage_grid(ls.double_well(), lambda x: x[:, 0] > 5)),
         ("use substeps=3 or dt below 0.25", lambda: ls.simulate(ls.double_well(), (-1.0,), 5, dt=0.6, substeps=1)),
-        ("is unstable here", lambda: ls.steer(replace(ls.trap(), dt=1.0), None)),
+        ("is unstable here", lambda: ls.simulate_control(replace(ls.trap(), dt=1.0), None)),
         ("no parameter 'p'; did you mean", lambda: ls.fold(ls.binary_choice(), "p", (0, 0), 1)),
         ("no fold found near", lambda: ls.fold(ls.Landscape(lambda x, k: x[..., 0].cosh() + k * x[..., 0], ((-1, 1),), {"k": 1.0}), "k", (0.5,), 2.0)),
         ("fewer than the 2 of the landscape", lambda: ls.rotated(ls.binary_choice(), 1)),
         ("give at least 10 finite rows", lambda: ls.density_potential(np.full((20, 2), np.nan))),
         ("give at least 10 finite rows of at most 2", lambda: ls.density_potential(np.zeros((20, 3)))),
         ("basins are found in 2 dimensions", lambda: ls.basins(ls.double_well())),
-        ("no gene 'Gata3' in the network; did you mean", lambda: networks.settle(networks.boolean_network(), ("Gata3", True))),
-        ("is no attractor; choose one of", lambda: networks.shortest_reprogramming(networks.boolean_network(), {}, 0, 5)),
+        ("no gene 'Gata3' in the network; did you mean", lambda: networks.settle(BLOOD, ("Gata3", True))),
+        ("is no fixed point; choose one of", lambda: NetworkWorld(BLOOD, [], [(0, 5)])),
     ],
 )  # fmt: skip
 def test_refused_in_one_line(said, act):
@@ -178,30 +181,30 @@ def test_no_constant_push_reaches_the_centre_of_the_spiral():
     problem = ls.spiral()
     for angle in np.linspace(0, 2 * np.pi, 8, endpoint=False):
         push = torch.tensor([math.cos(angle), math.sin(angle)], dtype=torch.float64)
-        run = ls.steer(problem, lambda x, step, push=push: push.expand(len(x), 2), cells=50)
+        run = ls.simulate_control(problem, lambda x, step, push=push: push.expand(len(x), 2), cells=50)
         assert run.arrived.double().mean() < 0.05
 
 
 def test_same_seed_same_cells():
     problem = ls.horseshoe()
-    runs = [ls.steer(problem, ls.straight(problem), 20, seed) for seed in (3, 3, 4)]
+    runs = [ls.simulate_control(problem, ls.straight(problem), 20, seed) for seed in (3, 3, 4)]
     assert (runs[0].path == runs[1].path).all() and (runs[0].path != runs[2].path).any()
 
 
 def test_settling_probabilities_are_those_of_walks():
     "Asynchronous walks from ∅ with Cebpa switched on: seven of eight become granulocytes, as computed."
-    network, rng = networks.boolean_network(), np.random.default_rng(0)
-    state = np.full(20_000, 1 << network.genes.index("Cebpa"))
-    hold = network.genes.index("Cebpa")
+    network, rng = BLOOD.network, np.random.default_rng(0)
+    hold, digits = network.index("Cebpa"), 1 << np.arange(11)
+    state = np.full(20_000, 1 << hold)
     for _ in range(200):
-        disagree = network.states[state] != network.wanted[state]
+        disagree = ((BLOOD.wanted[state] ^ state)[:, None] & digits) > 0
         disagree[:, hold] = False
         gene = (disagree * rng.random(disagree.shape)).argmax(axis=1)
         state = np.where(disagree.any(axis=1), state ^ (1 << gene), state)
-    exact = networks.settle(network, ("Cebpa", True))[0].toarray()[0]
+    exact = networks.settle(BLOOD, ("Cebpa", True))[0].toarray()[0]
     walked = np.bincount(state, minlength=2048) / len(state)
     assert np.abs(walked - exact).max() < 0.01
-    assert {network.name(s): round(exact[s], 6) for s in exact.nonzero()[0]} == {
+    assert {network.name(BLOOD.states([s])[0]): round(exact[s], 6) for s in exact.nonzero()[0]} == {
         "Cebpa-Pu.1-Gfi1": 0.875,
         "Cebpa-Pu.1-cJun-EgrNab": 0.125,
     }

@@ -4,12 +4,16 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
-from waddington_nb import boolean_networks as bn
+import waddington_nb as wd
+from waddington_nb import cli
+from waddington_nb import networks as bn
 from waddington_nb import reprogramming as rp
 from waddington_nb.core import DataError
 from waddington_nb.policies import mode, sample
@@ -69,8 +73,6 @@ def test_line_numbers():
 
 @pytest.mark.skipif(not NETWORKS.is_dir(), reason="the folder of networks is not here")
 def test_all_published_networks_read():
-    import pandas as pd
-
     index = pd.read_csv(NETWORKS / "index.csv", dtype={"id": str})
     for row in index.itertuples():
         network = bn.read_network(NETWORKS / f"{row.id}.bnet")
@@ -144,7 +146,7 @@ def test_rewards_of_an_episode_add_up(toggles):
         assert observation.gather(1, observation.shape[1] - world.action_size + action[:, None]).min() == 1
         step = world.step(action)
         total[going] += step.reward[going]
-        paid[going] += world.cost * (action < len(world.holds))[going]
+        paid[going] += rp.COST * (action < len(world.holds))[going]
         going &= ~step.terminated
         observation = step.observation
     assert not going.any()
@@ -156,7 +158,7 @@ def test_rewards_of_an_episode_add_up(toggles):
 
 def test_learns_what_is_optimal_with_cycles(toggles):
     world = rp.ReprogrammingWorld(toggles, time=20.0)
-    agent, _ = rp.learn(world, 0, find=36_864, spare=36_864)
+    agent, _ = rp.train_policy(world, seed=0, find=36_864, spare=36_864)
     answer = rp.ExactAnswer(world)
     best, ours = answer.optimum(), answer.of(lambda seen: mode(agent.policy(seen)))
     assert ours["success"].mean() >= 0.97 * best["success"].mean() and best["success"].mean() > 0.95
@@ -171,8 +173,8 @@ def test_no_sequence_beats_the_best_policy(toggles):
     best = answer.optimum()
     for pair in range(0, 12, 3):
         found, proved = rp.exact_sequence(answer, pair, width=500)
-        value = best.loc[pair, "success"] - world.cost * best.loc[pair, "interventions"]
-        assert found.success - world.cost * found.interventions <= value + 1e-9
+        value = best.loc[pair, "success"] - rp.COST * best.loc[pair, "interventions"]
+        assert found.success - rp.COST * found.interventions <= value + 1e-9
         if (
             len(toggles.sources[toggles.pairs[pair, 0]]) == 1
         ):  # elsewhere the cells differ in where they begin
@@ -183,13 +185,11 @@ def test_a_plan_beyond_enumeration_says_so():
     lines = [f"x{i}, x{i - 1}" for i in range(1, 18)]
     network = bn.parse_bnet("\n".join(["x0, x0 | x17", *lines, "y, x0"]).replace("x0, x0 | x17", "x0, x17"))
     off, on = dict.fromkeys(network.genes, False), dict.fromkeys(network.genes, True)
-    plan = rp.steer_network(
-        network, source=off, target=on, candidates=["x0", "x9", "y"], effort=6144, cells=50
-    )
-    assert plan.optimum is None and "too many for an exact answer (at most 16)" in plan.notes[1]
-    assert plan.table["arrives"].iloc[0] > 0.8 and "not proved" in plan.notes[1]
+    plan = rp.steer(network, source=off, target=on, candidates=["x0", "x9", "y"], effort=6144, n_cells=50)
+    assert plan.optimum is None and "too many for an exact answer (at most 16)" in plan.notes[0]
+    assert plan.table["arrives"].iloc[0] > 0.8 and "not proved" in plan.notes[0]
     refused(
-        lambda: rp.steer_network(network, source=off, target=on, candidates=["y"], effort=6144, cells=20, steps=2),
+        lambda: rp.steer(network, source=off, target=on, candidates=["y"], effort=6144, n_cells=20, steps=2),
         "no way to the target was found", "not proved",
     )  # fmt: skip
 
@@ -209,10 +209,16 @@ BLOOD = {"source": "Gata1-Fog1-EKLF-SCL", "target": "Cebpa-Pu.1-Gfi1"}
         ({"forbid": ["nobody"]}, ["no gene 'nobody'"]),
         ({"candidates": ["EKLF"]}, ["no way", "proved"]),
         ({"inputs": {"Gata1": True}}, ["no input"]),
+        ({"candidates": ["Gata1", "Gatta"]}, ["no gene 'Gatta'"]),
+        ({"costs": {"Gata9": 1.0}}, ["costs name 'Gata9'", "no candidate"]),
+        ({"costs": -1.0}, ["at least 0"]),
+        ({"steps": 0}, ["at least 1 intervention"]),
+        ({"noise": 1.5}, ["noise is 1.5"]),
+        ({"hold_time": 0.0}, ["hold_time is 0"]),
     ],
 )
 def test_bad_questions_get_one_line(changed, words):
-    refused(lambda: rp.steer_network(bn.blood_network(), **(BLOOD | changed)), *words)
+    refused(lambda: rp.steer(bn.blood_network(), **(BLOOD | changed)), *words)
 
 
 def test_an_input_is_not_held():
@@ -226,3 +232,108 @@ def test_control_sets():
     blood = bn.blood_network()
     ends = {blood.name(a.states[0]): a.states[0] for a in bn.attractors_of(blood)}
     assert rp.control_set(blood, ends["∅"], ends["Pu.1-cJun-EgrNab"]) == [("Pu.1", True)]
+    assert rp.control_set(blood, ends["∅"], ends["Pu.1-cJun-EgrNab"], permanent=True)
+
+
+def test_sbml_qual_is_read(tmp_path):
+    "Written by the library that reads it; the rules come back as they were, inputs too."
+    aeon = pytest.importorskip("biodivine_aeon", reason="the optional extra [networks] is not installed")
+    text = "A, !B & !drug\nB, !A | A & drug\ndrug, drug\n"
+    path = tmp_path / "toggle.sbml"
+    path.write_text(aeon.BooleanNetwork.from_bnet("targets, factors\n" + text).to_sbml())
+    one, two = bn.read_network(path), bn.parse_bnet(text)
+    order = [one.index(gene) for gene in two.genes]
+    assert set(one.genes) == set(two.genes) and (one.is_input[order] == two.is_input).all()
+    states = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * 3)
+    there = torch.empty_like(states)
+    there[:, order] = states
+    assert (bn.compile_rules(one).wanted(there)[:, order] == bn.compile_rules(two).wanted(states)).all()
+    (tmp_path / "broken.sbml").write_text("<sbml><model></sbml>")
+    refused(lambda: bn.read_network(tmp_path / "broken.sbml"), "broken.sbml")
+
+
+TOGGLE = "A, !B\nB, !A"
+
+
+def quick(**asked):
+    return rp.steer(bn.parse_bnet(TOGGLE), source="A", target="B", effort=3072, n_cells=50, **asked)
+
+
+def test_plans_have_one_face(tmp_path):
+    plan = quick(seed=0)
+    assert isinstance(plan, wd.Plan) and "brings" in plan.verdict() and not plan.abstains
+    rows = pd.read_csv(plan.to_csv(tmp_path / "plan.csv"))
+    assert {
+        "rank",
+        "sequence",
+        "held_at_once",
+        "arrives",
+        "arrives_low",
+        "arrives_high",
+        "interventions",
+        "distance",
+    } <= set(rows)
+    page = plan.to_html(tmp_path / "plan.html", settings={"seed": 0}, notes=["seen"]).read_text()
+    assert plan.verdict().split(".")[0] in page and "seen" in page and "http" not in page
+    for cells in (plan.simulate(cells=30), plan.simulate(["A off"], cells=30)):
+        assert list(cells.var_names) == ["A", "B"] and {"step", "done", "arrived"} <= set(cells.obs)
+        assert cells.obs.groupby("step")["arrived"].mean().iloc[[0, -1]].tolist() == [0.0, 1.0]
+    refused(lambda: plan.simulate(["C on"]), "no candidate of this plan")
+
+
+def test_dear_genes_are_left_alone():
+    "Of two ways that are as good, the cheaper one; the optimum counts costs, too."
+    for dear, cheap in (("A", "B"), ("B", "A")):
+        plan = quick(costs={dear: 0.5}, seed=0)
+        assert plan.table["sequence"].iloc[[0, 1]].str.startswith(cheap).any()
+        assert all(hold is None or hold[0] == cheap for hold in [plan.next({"A": True})])
+        table = rp.ExactAnswer(plan.world).optimum()
+        assert np.isclose(table["cost"][0], rp.COST) and np.isclose(table["success"][0], 1)
+
+
+def test_what_is_held_for_good_stays():
+    "C falls back once B is let go; held for good it stays, and the policy knows what is held."
+    network = bn.parse_bnet("A, A\nB, 0\nC, B")
+    asked = {"source": "∅", "target": {"C": True}, "candidates": ["B"], "n_cells": 30, "effort": 3072}
+    refused(lambda: rp.steer(network, **asked), "no attractor has C", "proved")
+    plan = rp.steer(network, **asked, permanent=True)
+    assert plan.table["arrives"].iloc[0] == 1 and "for good" in plan.notes[0] and plan.optimum is None
+    assert plan.best == ("B on",) and plan.next({}) == ("B", True)
+    world = plan.world
+    rows, _ = world.advance(
+        world.rows_at(torch.zeros(4, 3), 0, 6), torch.full((4,), world.holds.index(("B", True)))
+    )
+    assert (
+        world.held(rows).float().sum(dim=1).tolist() == [1.0] * 4
+        and not world.allowed(rows)[:, world.holds.index(("B", True))].any()
+    )
+    assert (world.rows_of(world.observe(rows)) == rows).all()
+
+
+def test_a_brief_hold_moves_fewer_cells():
+    "A chain of four: held long enough the signal gets through, held briefly it seldom does."
+    network = bn.parse_bnet("x0, x0 & x3\nx1, x0\nx2, x1\nx3, x2")
+    share = {}
+    for time in (0.1, None):
+        world = rp.ReprogrammingWorld(rp.all_pairs(network), holds=[("x0", True)], hold_time=time)
+        pair = [tuple(p) for p in world.questions.pairs.tolist()].index((0, 1))
+        share[time] = rp.sequence_success(world, pair, [0], 300)
+    assert share[None] > 0.99 and share[0.1] < 0.5
+
+
+def test_the_command_plans_on_a_network(tmp_path, capsys):
+    path, out = tmp_path / "toggle.bnet", tmp_path / "out"
+    path.write_text(TOGGLE)
+    asked = ["steer", str(path), "--from", "A", "--to", "B", "--steps", "1", "--cost", "0.2"]
+    assert cli.main([*asked, "--out", str(out)]) == 0
+    rows = pd.read_csv(out / "plan.csv")
+    assert np.isclose(rows["cost"].max(), 0.2) and "brings" in capsys.readouterr().out
+    assert load_file(out / "policy.safetensors") and "0.2" in (out / "report.html").read_text()
+    for change, says in [
+        (["--to", "C"], "no gene 'C'"),
+        (["--to", "A"], "already"),
+        (["--forbid", "A", "B"], "all candidates"),
+    ]:
+        assert cli.main([*asked, *change, "--out", str(tmp_path / "other")]) == 2
+        said = capsys.readouterr().err
+        assert says in said and said.count("\n") == 1

@@ -205,7 +205,7 @@ def add_steer_options(parser: argparse.ArgumentParser) -> None:
     add("--from", dest="source", required=True, metavar="X", help=f"cells as they are: {place}")
     add("--to", dest="target", required=True, metavar="Y", help="cells as they are wanted, named likewise")
     add("--state-key", metavar="S", help="column of obs whose labels --from and --to are (such as a fate)")
-    add("--steps", type=_count, default=3, metavar="N", help="interventions, at most (default 3)")
+    add("--steps", type=_count, metavar="N", help="interventions, at most (default 3, of a network 6)")
     add(
         "--candidates",
         nargs="+",
@@ -216,10 +216,10 @@ def add_steer_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--cost",
         type=float,
-        default=0.02,
         metavar="C",
-        help="share of the way that one must be worth (default 0.02)",
+        help="share of the way that one must be worth (default 0.02); of a network, of arrivals (default 0.05)",
     )
+    add("--permanent", action="store_true", help="of a network: genes are held for good, not let go")
     add("--latent", type=int, default=50, metavar="D", help="latent dimensions, at most (default 50)")
     add("--seed", type=_seed, default=0, metavar="S", help="of everything random (default 0)")
     add("--out", type=Path, default=Path(out), metavar="DIR", help=f"output folder (default {out})")
@@ -689,32 +689,52 @@ def _ask_times(model, options: argparse.Namespace) -> tuple[dict, dict, list[str
 # %% ../nbs/50_cli.ipynb #d1b69463
 _STEER_OUTPUTS = ("report.html", "plan.csv", "policy.safetensors", "config.json", "model")
 
+# %% ../nbs/50_cli.ipynb #859b317d
+def _plan_options(options: argparse.Namespace) -> dict[str, object]:
+    "Options of both kinds of plan that were given."
+    asked = {name: getattr(options, name) for name in ("steps", "candidates", "forbid", "seed")} | {
+        "costs": options.cost
+    }
+    return {name: value for name, value in asked.items() if value is not None}
+
+# %% ../nbs/50_cli.ipynb #4c993a4a
+def _publish_plan(
+    plan, options: argparse.Namespace, what: dict, *, notes: Sequence[str] = (), model=None
+) -> None:
+    "Write plan, policy, page and settings, and the model of a screen."
+    page = plan.page(settings=settings_of(what, options.data), notes=notes)
+    files = {
+        "report.html": page.encode(),
+        "plan.csv": csv_bytes(plan.table),
+        "policy.safetensors": plan.policy_bytes(),
+    }
+    publish(options.out, files | {"config.json": config_bytes(what, options.data)}, {}, model=model)
+
 # %% ../nbs/50_cli.ipynb #39620a6a
 def steer(options: argparse.Namespace) -> None:
     "`waddington steer`."
-    if Path(options.data).suffix in (".bnet", ".sbml", ".aeon"):
+    if Path(options.data).suffix in (".bnet", ".sbml", ".xml", ".aeon"):
         return print(steer_genes(options))
     for name in ("perturbation_key", "control"):
         if getattr(options, name) is None:
             raise DataError(f"steer needs --{name.replace('_', '-')} for a screen")
+    if options.permanent:
+        raise DataError("--permanent is for a network, and this is a screen; leave it out")
     print(steer_screen(options))
 
 # %% ../nbs/50_cli.ipynb #df6c5fe5
 def steer_genes(options: argparse.Namespace) -> Path:
     "Plan on a gene network, and write the plan and its page; returns the path of the report."
-    from waddington_nb.boolean_networks import read_network
-    from waddington_nb.reprogramming import steer_network
+    from waddington_nb.networks import read_network
+    from waddington_nb.reprogramming import steer as make_plan
 
     network, what = read_network(options.data), identity(file_named(options.data), options, "cpu")
     claim(options.out, what, False, outputs=_STEER_OUTPUTS)
-    told = {
-        key: getattr(options, key) for key in ("source", "target", "steps", "candidates", "forbid", "seed")
-    }
+    told = _plan_options(options) | {"permanent": options.permanent}
     with locked(options.out):
-        plan = steer_network(network, **told)
-        files = {"report.html": plan.to_html().encode(), "plan.csv": csv_bytes(plan.table)}
-        publish(options.out, files | {"config.json": config_bytes(what, options.data)}, {})
-    print(plan.table.head(5).to_string(index=False))
+        plan = make_plan(network, source=options.source, target=options.target, **told)
+        _publish_plan(plan, options, what)
+    print(plan.verdict())
     return options.out / "report.html"
 
 # %% ../nbs/50_cli.ipynb #ae20e182
@@ -732,20 +752,8 @@ def steer_screen(options: argparse.Namespace) -> Path:
     say(task)
     with locked(options.out):
         model = fit(task, stages=[], seed=options.seed, n_latent=options.latent)
-        asked = {
-            "steps": options.steps,
-            "candidates": options.candidates,
-            "forbid": options.forbid,
-            "costs": options.cost,
-        }
-        plan = make_plan(model, source=source, target=target, cells=task, seed=options.seed, **asked)
-        settings = settings_of(what, options.data)
-        files = {
-            "report.html": plan.page(settings=settings, notes=model.notes).encode(),
-            "plan.csv": csv_bytes(plan.table),
-        }
-        files |= {"policy.safetensors": plan.policy_bytes(), "config.json": config_bytes(what, options.data)}
-        publish(options.out, files, {}, model=model)
+        plan = make_plan(model, source=source, target=target, cells=task, **_plan_options(options))
+        _publish_plan(plan, options, what, notes=model.notes, model=model)
     print(plan.verdict())
     return options.out / "report.html"
 

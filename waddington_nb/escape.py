@@ -27,7 +27,7 @@ from waddington_nb.landscapes import (
     optimal_control,
     rotated_problem,
     rotation,
-    steer,
+    simulate_control,
     straight,
     trap,
 )
@@ -109,7 +109,7 @@ def rolled(
     world: LandscapeWorld, policy: Callable[[Tensor, int], Tensor], cells: int = 1000, seed: int = 10**6
 ) -> tuple[float, float]:
     "Mean return and share in the target's basin under a policy (places, step) → actions."
-    steered = steer(world.problem, policy, cells, seed)
+    steered = simulate_control(world.problem, policy, cells, seed)
     return steered.returns.mean().item(), steered.arrived.double().mean().item()
 
 # %% ../nbs/17_escape.ipynb #9409cf69

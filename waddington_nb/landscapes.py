@@ -9,8 +9,8 @@ __all__ = ['GRID_LIMIT', 'PROBLEMS', 'Push', 'Signals', 'Landscape', 'drift', 'a
            'simulate', 'GridFunction', 'grid', 'plot_surface', 'plot_plane', 'attractor', 'settles_in',
            'mean_first_passage_1d', 'kramers_time', 'mean_first_passage_grid', 'simulate_first_passage', 'ActionPath',
            'minimum_action_path', 'quasi_potential', 'barriers', 'ControlProblem', 'trap', 'horseshoe', 'spiral',
-           'Steered', 'check_problem', 'steer', 'straight', 'Optimum', 'optimal_control', 'rotation', 'rotated',
-           'rotated_problem', 'hill_network', 'density_potential', 'Basins', 'basins', 'moves_between_times',
+           'ControlRun', 'check_problem', 'simulate_control', 'straight', 'Optimum', 'optimal_control', 'rotation',
+           'rotated', 'rotated_problem', 'hill_network', 'density_potential', 'Basins', 'basins', 'moves_between_times',
            'TimedLandscape', 'timed_potential']
 
 # %% ../nbs/15_landscapes.ipynb #1cb9b594
@@ -28,7 +28,7 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 from .core import DataError, close_names
-from .networks import hill_rates, krumsiek_rules
+from .datasets import hill_rates, krumsiek_rules
 
 # %% ../nbs/15_landscapes.ipynb #082c3c95
 @dataclass(frozen=True, eq=False)
@@ -789,7 +789,7 @@ PROBLEMS = {"trap": trap, "horseshoe": horseshoe, "spiral": spiral}
 
 # %% ../nbs/15_landscapes.ipynb #4b067618
 @dataclass(frozen=True, eq=False)
-class Steered:
+class ControlRun:
     "What became of steered cells."
 
     path: Tensor  # cells × (horizon + 1) × d
@@ -806,9 +806,9 @@ def check_problem(problem: ControlProblem) -> tuple[Tensor, Tensor]:
     return start, torch.tensor(problem.target, dtype=torch.float64)
 
 # %% ../nbs/15_landscapes.ipynb #fa690574
-def steer(
+def simulate_control(
     problem: ControlProblem, policy: Callable[[Tensor, int], Tensor], cells: int = 1000, seed: int = 0
-) -> Steered:
+) -> ControlRun:
     "Run `policy` (places (n, d), step) → actions (n, k) on so many cells; `DataError` for a bad start, target or dt."
     landscape, generator = problem.landscape, torch.Generator().manual_seed(seed)
     start, target = check_problem(problem)
@@ -820,7 +820,7 @@ def steer(
     path, actions = torch.stack(path, dim=1), torch.stack(actions, dim=1)
     distance = (path[:, [0, -1]] - target).square().sum(dim=-1)
     returns = distance[:, 0] - distance[:, 1] - problem.action_cost * actions.square().sum(dim=(1, 2))
-    return Steered(path, actions, returns, settles_in(landscape, path[:, -1], problem.target))
+    return ControlRun(path, actions, returns, settles_in(landscape, path[:, -1], problem.target))
 
 # %% ../nbs/15_landscapes.ipynb #185b1992
 def straight(problem: ControlProblem) -> Callable[[Tensor, int], Tensor]:

@@ -7,7 +7,7 @@ __all__ = ['ScreenWorld', 'screen_optimum', 'example_screen', 'LandscapeWorld', 
            'example_network', 'screen_env', 'network_env', 'landscape_env']
 
 # %% ../nbs/16_testbeds.ipynb #8b559ece
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .core import DataError, single_thread
 from .landscapes import ControlProblem, PROBLEMS, action_size, check_problem, langevin_step
-from .networks import BooleanNetwork, Hold, attractors, boolean_network, interventions, settle
+from .networks import Hold, StateTable, blood_network, exact_attractors, settle, state_table
 from .worlds import StateWorld, WorldEnv, drawn_from
 
 # %% ../nbs/16_testbeds.ipynb #dc10806b
@@ -143,7 +143,7 @@ def _lottery(walk: sparse.csr_matrix, width: int) -> tuple[np.ndarray, np.ndarra
 
 # %% ../nbs/16_testbeds.ipynb #9ec903e7
 class NetworkWorld(StateWorld):
-    """Reprogramming a Boolean network; an action is one of `moves`, or, the last one, to do nothing.
+    """Reprogramming a gene network; an action is one of `holds`, or, the last one, to do nothing.
 
     A state is a row (number of the state, number of the goal). Raises `DataError` for a goal that is no fixed point."""
 
@@ -151,37 +151,42 @@ class NetworkWorld(StateWorld):
 
     def __init__(
         self,
-        network: BooleanNetwork,
-        moves: Mapping[Hold, sparse.csr_matrix],  # such as interventions(network)
+        table: StateTable,
+        holds: Sequence[Hold],  # what may be done
         pairs: Sequence[tuple[int, int]],  # (start, goal) of the episodes, drawn evenly
         horizon: int = 6,
         cost: float = 0.2,  # of an intervention
     ):
-        self.network, self.horizon, self.cost = network, horizon, cost
-        self.walks = [*moves.values(), settle(network)]
-        self.pairs, self.bits = torch.as_tensor(pairs), torch.as_tensor(network.states).float()
+        self.table, self.horizon, self.cost = table, horizon, cost
+        self.walks = [settle(table, hold) for hold in (*holds, None)]
+        states = table.states(np.arange(len(table.wanted)))
+        self.pairs, self.bits = torch.as_tensor(pairs), torch.as_tensor(states).float()
         self._check_goals()
         self.goals = self.pairs[:, 1].unique()
         width = max(int(np.diff(walk.indptr).max()) for walk in self.walks)
         places, chances = zip(*(_lottery(walk, width) for walk in self.walks), strict=True)
         self.places, self.chances = (torch.as_tensor(np.stack(part)) for part in (places, chances))
-        self.action_size, self.observation_size = len(self.walks), 2 * len(network.genes) + 1
+        self.action_size, self.observation_size = len(self.walks), 2 * states.shape[1] + 1
 
     def _check_goals(self) -> None:
-        network, n = self.network, len(self.bits)
+        n = len(self.bits)
         if (
             self.pairs.dim() != 2
             or self.pairs.shape[1] != 2
             or not ((self.pairs >= 0) & (self.pairs < n)).all()
         ):
             raise DataError(
-                f"pairs must be (start, goal) rows of state numbers below {n}; see attractors(network)"
+                f"pairs must be (start, goal) rows of state numbers below {n}; see exact_attractors(table)"
             )
         for goal in self.pairs[:, 1].unique().tolist():
-            if (network.states[goal] != network.wanted[goal]).any():
+            if self.table.wanted[goal] != goal:
                 raise DataError(
-                    f"goal {network.name(goal)!r} is no fixed point; choose one of attractors(network)"
+                    f"goal {self.name(goal)!r} is no fixed point; choose one of exact_attractors(table)"
                 )
+
+    def name(self, state: int) -> str:
+        "The genes that are on in a state."
+        return self.table.network.name(self.bits[state])
 
     def start(self, cells: int, generator: torch.Generator) -> Tensor:
         "Some of the pairs."
@@ -240,16 +245,18 @@ def _backward(world: NetworkWorld, goal: int, choose: Callable[[Tensor], Tensor]
 def network_outcome(world: NetworkWorld, choose: Callable[[Tensor], Tensor] | None = None) -> pd.DataFrame:
     "Exact return, success and interventions of each pair, under choices from observations, or under the best ones (None)."
     table = {int(goal): _backward(world, int(goal), choose) for goal in world.goals}
-    name = world.network.name
-    rows = [(name(start), name(goal), *table[goal][:, start]) for start, goal in world.pairs.tolist()]
+    rows = [
+        (world.name(start), world.name(goal), *table[goal][:, start]) for start, goal in world.pairs.tolist()
+    ]
     return pd.DataFrame(rows, columns=["start", "goal", "return", "success", "interventions"])
 
 # %% ../nbs/16_testbeds.ipynb #f9b31290
 def example_network() -> NetworkWorld:
     "Haematopoiesis (Krumsiek et al. 2011): every ordered pair of its six attractors, every gene held on or off."
-    network = boolean_network()
-    ends = [int(states[0]) for states in attractors(network)]
-    return NetworkWorld(network, interventions(network), [(a, b) for a in ends for b in ends if a != b])
+    table = state_table(blood_network())
+    holds = [(gene, on) for gene in table.network.genes for on in (False, True)]
+    ends = [int(table.codes(attractor.states)[0]) for attractor in exact_attractors(table)]
+    return NetworkWorld(table, holds, [(a, b) for a in ends for b in ends if a != b])
 
 # %% ../nbs/16_testbeds.ipynb #6128d007
 def screen_env() -> WorldEnv:
