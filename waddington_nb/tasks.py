@@ -488,6 +488,12 @@ def _wanted_labels(done: Perturbations, q: Question) -> list[str] | None:
         _require_labels([q.perturbation], done.label, f"obs[{q.perturbation_key!r}]", "perturbation")
     return [*found, done.control]
 
+# %% ../nbs/03_tasks.ipynb #1c7c5f9d
+def _spelled(q: Question, components: Components) -> Question:
+    "The question with the held-out perturbation as the data spell it (`B+A` is `A+B`)."
+    held = q.hold_out_perturbation
+    return q if held is None else replace(q, hold_out_perturbation=components.canonical(held))
+
 # %% ../nbs/03_tasks.ipynb #9b9d006b
 def _read_done(obs: pd.DataFrame, gene_names: set[str], q: Question) -> Perturbations:
     "What was done to each cell, by the columns that a question names. Raises `DataError`."
@@ -667,9 +673,11 @@ def _crowd(rows: CellRows, q: Question) -> tuple[Crowd, np.ndarray, list[str]]:
     asked = np.full(len(group), True) if wanted is None else np.isin(done.label, [*wanted, ""])
     labelled = (done.label != "") & (group != "")
     n, taken = (asked & ~labelled).sum(), asked & labelled
-    held = None if q.hold_out_perturbation is None else done.components.canonical(q.hold_out_perturbation)
-    names = {"hold_out_group": q.hold_out_group, "hold_out_perturbation": held}
-    crowd = Crowd(rows, done.label, taken & split(done.label, group, done.control, **names).is_train)
+    held = _spelled(q, done.components).hold_out_perturbation
+    parts = split(
+        done.label, group, done.control, hold_out_group=q.hold_out_group, hold_out_perturbation=held
+    )
+    crowd = Crowd(rows, done.label, taken & parts.is_train)
     stratum = np.where(taken, np.char.add(np.char.add(group, "\x00"), done.label), "")
     return crowd, stratum, [f"{n} cells without a label were left out."] if n else []
 
@@ -692,30 +700,34 @@ def _rows_of(data: ad.AnnData, q: Question) -> CellRows:
     X = data.X.tocsr() if sparse.issparse(data.X) else np.asarray(data.X)
     return CellRows(X, data.obs, data.var, data.uns, "the AnnData")
 
+# %% ../nbs/03_tasks.ipynb #ce5a8ab7
+def _sampled_note(n: int, of: int, most: int, seed: int) -> str:
+    "What to say of a sample of so many cells, `most` of a condition."
+    return (
+        f"{n} of {of} cells are fitted and scored, at most {most} of a group and perturbation, drawn with seed {seed}; "
+        "genes are chosen on all training cells. max_cells_per_condition (--max-cells-per-condition) sets the number."
+    )
+
 # %% ../nbs/03_tasks.ipynb #4092bef8
-def thin_out(data: ad.AnnData | str | Path, q: Question) -> tuple[ad.AnnData, Crowd | None, list[str]]:
-    "Cells as they come; of too many, a sample, all of them by rows, and what to say of it. Raises `DataError`."
+def thin_out(data: ad.AnnData | str | Path, q: Question) -> tuple[ad.AnnData, Crowd | None]:
+    "Cells as they come; of too many a sample, with notes in its `uns`, and all of them by rows. Raises `DataError`."
     limit, rows = 0 if q.max_cells_per_condition else MAX_CELLS, None
     if isinstance(data, str | Path):
         rows = open_rows(data, q.layer, more_than=limit)
         data = read(data) if rows is None else None
     if rows is None:
         if not isinstance(data, ad.AnnData) or data.n_obs <= limit:
-            return data, None, []
+            return data, None
         rows = _rows_of(data, q)
     _require_unique(rows.obs.index, "obs")
     crowd, stratum, notes = _crowd(rows, q)
     sizes = pd.Series(stratum[stratum != ""]).value_counts()
     most = q.max_cells_per_condition or fair_share(sizes)
     kept = sampled_rows(rows.obs.index, stratum, most, q.seed)
-    sample = _take(rows, kept, q)
-    if len(kept) == sizes.sum():
-        return sample, None, notes
-    notes.append(
-        f"{len(kept)} of {sizes.sum()} cells are fitted and scored, at most {most} of a group and perturbation, drawn with seed "
-        f"{q.seed}; genes are chosen on all training cells. max_cells_per_condition (--max-cells-per-condition) sets the number."
-    )
-    return sample, crowd, notes
+    sample, whole = _take(rows, kept, q), len(kept) == sizes.sum()
+    notes += [] if whole else [_sampled_note(len(kept), sizes.sum(), most, q.seed)]
+    sample.uns["waddington_notes"] = [*notes, *sample.uns.get("waddington_notes", [])]
+    return sample, None if whole else crowd
 
 # %% ../nbs/03_tasks.ipynb #9eb08e21
 def _choose_genes(
@@ -793,8 +805,7 @@ class Task:
         self,
         data: ad.AnnData | str | Path,  # cells × genes; dense, CSR, CSC or backed; or a file of them
         perturbation_key: str = "perturbation",  # the column of obs that says what was done to each cell
-        control: str
-        | Sequence[str] = "control",  # labels of untreated cells in it, or patterns such as 'NT*'
+        control: str | Sequence[str] = "control",  # labels of untreated cells in it, or patterns as 'NT*'
         *,
         perturbation: str | None = None,  # keep only this perturbation, beside control
         group_key: str | None = None,  # the column of obs with cell type, patient or replicate
@@ -803,8 +814,7 @@ class Task:
         hold_out_fraction: float | None = None,  # the share of every condition that is the truth, at random
         time_key: str | None = None,  # a numeric column of obs that orders the cells
         dose_key: str | None = None,  # a numeric column of obs with doses; labels become `name@dose`
-        join_guides: str
-        | None = None,  # guides become targets: a column that has them, or 'suffix' (A_g1 is A)
+        join_guides: str | None = None,  # guides become targets: a column, or 'suffix' (A_g1 is A)
         n_genes: int = 2000,  # genes kept: targets and the strongest responders, then the most variable
         keep_genes: Sequence[str] = (),  # genes kept in any case, as those of perturbations to ask about
         x_kind: str = "auto",  # what X holds: auto, counts, linear, log1p or continuous (taken as it is)
@@ -815,11 +825,10 @@ class Task:
         seed: int = 0,  # of the random share and of the sample
     ):
         q = ask(**{name: value for name, value in locals().items() if name not in ("self", "data")})
-        data, crowd, sampled = thin_out(data, q)
+        data, crowd = thin_out(data, q)
         file = open_cells(data, q)
         adata, cells = labelled_cells(file, q)
-        if q.hold_out_perturbation is not None:
-            q = replace(q, hold_out_perturbation=cells.components.canonical(q.hold_out_perturbation))
+        q = _spelled(q, cells.components)
         parts = hold_out(cells, q)
         pairs = pair(cells, parts, q)
         voters = {p for _, p in pairs.train_conditions}
@@ -828,7 +837,7 @@ class Task:
         unseen = held_out_notes(
             pairs.train_conditions, pairs.test_conditions, cells.components, file.gene_names
         )
-        self.notes = [*sampled, *cells.notes, *measured.notes, *unseen, *pairs.notes]
+        self.notes = [*cells.notes, *measured.notes, *unseen, *pairs.notes]
         self._rows = _rows_by_label(cells.group, cells.perturbation, parts)
         self._learnt = self._look_up(self.train_conditions, "train", "train")
         self._asked = self._look_up(self.test_conditions, "start", "truth")
