@@ -708,7 +708,7 @@ def log_normalise(X, kind: str, log_base: float | None = None) -> sparse.csr_mat
             X.data *= np.float32(np.log(log_base))
         return X
     total = np.asarray(X.sum(axis=1, dtype=np.float64)).ravel()
-    X.data *= np.repeat(1e4 / np.maximum(total, 1e-12), np.diff(X.indptr)).astype(np.float32)
+    X.data *= np.repeat((1e4 / np.maximum(total, 1e-12)).astype(np.float32), np.diff(X.indptr))
     np.log1p(X.data, out=X.data)
     return X
 
@@ -725,6 +725,21 @@ def _scale_notes(found: Scale, largest: float) -> list[str]:
         ]
     return []
 
+# %% ../nbs/02_measurements.ipynb #b137c733
+PIECE = 2e8  # bytes that a piece of cells would fill, were it dense
+
+
+def pieces(cells: int, genes: int) -> list[slice]:
+    "Slices of rows, in order, that together are all cells."
+    step = max(100, int(PIECE / (4 * max(genes, 1))))
+    return [slice(i, min(i + step, cells)) for i in range(0, cells, step)]
+
+# %% ../nbs/02_measurements.ipynb #4a60c2cc
+def _totals(x: sparse.csr_matrix) -> np.ndarray:
+    "Sum of the linear values of every cell, (cells,); x is cells × genes on the log scale."
+    found = [np.asarray(np.expm1(x[rows]).sum(axis=1)).ravel() for rows in pieces(*x.shape)]
+    return np.concatenate([np.zeros(0, x.dtype), *found])
+
 # %% ../nbs/02_measurements.ipynb #0042fc48
 def on_log_scale(
     X, x_kind: str, uns: Mapping, *, train: np.ndarray | slice = slice(None), elsewhere: str = ""
@@ -735,21 +750,12 @@ def on_log_scale(
     x = log_normalise(X, found.kind, base)
     notes = notes + _scale_notes(found, values(X).max(initial=0))
     if found.kind != "continuous":
-        total = np.median(np.asarray(np.expm1(x[train]).sum(axis=1)))
+        total = np.median(_totals(x)[train])
         if abs(total / 1e4 - 1) > 0.05:
             notes.append(
                 f"Cells add up to {total:.0f} on the linear scale, not 10000: results keep the scale of X."
             )
     return x, found, notes
-
-# %% ../nbs/02_measurements.ipynb #b137c733
-PIECE = 2e8  # bytes that a piece of cells would fill, were it dense
-
-
-def pieces(cells: int, genes: int) -> list[slice]:
-    "Slices of rows, in order, that together are all cells."
-    step = max(100, int(PIECE / (4 * max(genes, 1))))
-    return [slice(i, min(i + step, cells)) for i in range(0, cells, step)]
 
 # %% ../nbs/02_measurements.ipynb #748f301e
 @dataclass(frozen=True)

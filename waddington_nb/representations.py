@@ -143,7 +143,7 @@ def fit_pca(
     "Principal components of training cells, by exact decomposition. Raises `DataError` for `n_latent` below 1."
     check_n_latent(n_latent)
     mean = x.mean(axis=0)
-    components = _principal_axes((x - mean).astype(np.float32), n_latent)
+    components = _principal_axes((x - mean).astype(np.float32, copy=False), n_latent)
     return representation_from("pca", {"mean": mean, "components": components})
 
 

@@ -156,12 +156,14 @@ class GeneSums:
         return mean, np.maximum(self.square[i] / n - mean**2, 0) / (n - 1)
 
 # %% ../nbs/03_tasks.ipynb #ad0fb025
-def gene_sums(x: sparse.csr_matrix, label: np.ndarray, *, log_scale: bool = True) -> GeneSums:
-    "The sums of cells in memory, cells × genes, with labels (cells,)."
-    x = sparse.csr_matrix(x)
-    sums = GeneSums(np.unique(label).tolist(), x.shape[1], log_scale=log_scale)
+def gene_sums(
+    x: sparse.csr_matrix, label: np.ndarray, kept: np.ndarray | None = None, *, log_scale: bool = True
+) -> GeneSums:
+    "The sums of cells in memory, cells × genes, with labels (cells,); of the mask `kept`, if given."
+    x, kept = sparse.csr_matrix(x), np.full(x.shape[0], True) if kept is None else kept
+    sums = GeneSums(np.unique(label[kept]).tolist(), x.shape[1], log_scale=log_scale)
     for rows in pieces(*x.shape):
-        sums.add(x[rows], label[rows])
+        sums.add(x[rows][kept[rows]], label[rows][kept[rows]])
     return sums
 
 # %% ../nbs/03_tasks.ipynb #fe0aa641
@@ -427,7 +429,8 @@ def canonical_order(names: Iterable[str]) -> np.ndarray:
 def _in_order(adata: ad.AnnData) -> ad.AnnData:
     "The X, obs, var and uns of cells, rows and columns in the order of their names."
     rows, columns = canonical_order(adata.obs_names), canonical_order(adata.var_names)
-    X = adata.X[rows][:, columns]
+    X = adata.X if (np.diff(rows) == 1).all() else adata.X[rows]
+    X = X if (np.diff(columns) == 1).all() else X[:, columns]
     return ad.AnnData(X, obs=adata.obs.iloc[rows], var=adata.var.iloc[columns], uns=adata.uns)
 
 # %% ../nbs/03_tasks.ipynb #77375ab2
@@ -525,7 +528,7 @@ def labelled_cells(file: Measured, q: Question) -> tuple[ad.AnnData, LabelledCel
         done.components,
         notes,
     )
-    return file.adata[keep], cells
+    return file.adata if keep.all() else file.adata[keep].copy(), cells
 
 # %% ../nbs/03_tasks.ipynb #c09e77ef
 def _refuse_straddling(cells: LabelledCells, parts: Split, q: Question) -> None:
@@ -729,6 +732,12 @@ def thin_out(data: ad.AnnData | str | Path, q: Question) -> tuple[ad.AnnData, Cr
     sample.uns["waddington_notes"] = [*notes, *sample.uns.get("waddington_notes", [])]
     return sample, None if whole else crowd
 
+# %% ../nbs/03_tasks.ipynb #eaed06a5
+def _opened(data: ad.AnnData | str | Path, q: Question) -> tuple[Measured, Crowd | None]:
+    "The cells of a task, and all of them by rows where they are a sample. Raises `DataError`."
+    cells, crowd = thin_out(data, q)
+    return open_cells(cells, q), crowd
+
 # %% ../nbs/03_tasks.ipynb #9eb08e21
 def _choose_genes(
     sums: GeneSums, control: str, *, voters: set[str], targets: set[int], n_genes: int
@@ -750,6 +759,22 @@ class Expression:
     x_kind: str
     notes: list[str]
 
+# %% ../nbs/03_tasks.ipynb #54a57c55
+def _dense_columns(x: sparse.csr_matrix, chosen: np.ndarray) -> np.ndarray:
+    "Some columns of a sparse matrix, dense."
+    kept = np.empty((x.shape[0], len(chosen)), x.dtype)
+    for rows in pieces(*x.shape):
+        kept[rows] = x[rows][:, chosen].toarray()
+    return kept
+
+# %% ../nbs/03_tasks.ipynb #942db374
+def _varying(x: np.ndarray, train: np.ndarray) -> int:
+    "How many genes differ between the cells of a mask."
+    first, differs = x[train.argmax()], np.zeros(x.shape[1], bool)
+    for rows in pieces(*x.shape):
+        differs |= (x[rows][train[rows]] != first).any(axis=0)
+    return int(differs.sum())
+
 # %% ../nbs/03_tasks.ipynb #723422c6
 def express(
     adata: ad.AnnData,
@@ -766,12 +791,12 @@ def express(
     asked = [*np.unique(cells.perturbation).tolist(), *q.keep_genes]
     named = find_targets(asked, file.symbols, cells.components)
     if crowd is None:
-        sums = gene_sums(x[train], cells.perturbation[train], log_scale=scale.kind != "continuous")
+        sums = gene_sums(x, cells.perturbation, train, log_scale=scale.kind != "continuous")
     else:
         sums = crowd.sums(scale, adata, out=cells.names[~train])
     chosen = _choose_genes(sums, cells.control, voters=voters, targets=set(named.values()), n_genes=q.n_genes)
-    kept = x[:, chosen].toarray()
-    varying = (np.ptp(kept[train], axis=0) > 0).sum() if len(chosen) else 0
+    kept = _dense_columns(x, chosen)
+    varying = _varying(kept, train)
     if varying < 2:
         raise DataError(f"only {varying} genes vary in training cells; give a matrix with more genes")
     targets = {part: int(np.searchsorted(chosen, gene)) for part, gene in named.items()}
@@ -825,8 +850,7 @@ class Task:
         seed: int = 0,  # of the random share and of the sample
     ):
         q = ask(**{name: value for name, value in locals().items() if name not in ("self", "data")})
-        data, crowd = thin_out(data, q)
-        file = open_cells(data, q)
+        file, crowd = _opened(data, q)
         adata, cells = labelled_cells(file, q)
         q = _spelled(q, cells.components)
         parts = hold_out(cells, q)
