@@ -637,22 +637,27 @@ class Crowd:
     "All cells of a file of which a task holds a sample."
 
     rows: CellRows
-    label: np.ndarray  # what was done to each cell, (cells,)
+    done: Perturbations
+    group: np.ndarray  # (cells,)
     may_vote: np.ndarray  # mask over cells: labelled, asked for and not held out by name
+    size: int  # cells that take part
+    kept: np.ndarray  # rows of the sample among them, in order
 
     def sums(self, scale: Scale, sample: ad.AnnData, out: np.ndarray) -> GeneSums:
         "Sums over all cells that may vote, on the scale and genes of the sample; cells named `out` have none. Raises `DataError`."
         vote, of = self.may_vote.copy(), self.rows.var.index.get_indexer(sample.var_names)
         vote[self.rows.obs.index.get_indexer(out)] = False
         whole = len(of) == self.rows.X.shape[1] and (of == np.arange(len(of))).all()
-        sums = GeneSums(np.unique(self.label[vote]).tolist(), len(of), log_scale=scale.kind != "continuous")
+        sums = GeneSums(
+            np.unique(self.done.label[vote]).tolist(), len(of), log_scale=scale.kind != "continuous"
+        )
         base = base_of(scale, self.rows.uns)[0]
         for rows, X in self.rows.passed_over("genes"):
             _require_kind(X, scale.kind, rows, self.rows.where)
             X = X[vote[rows]]
             X = X if whole else X[:, of]
             filled = np.asarray((X != 0).sum(axis=1)).ravel() > 0
-            sums.add(log_normalise(X[filled], scale.kind, base), self.label[rows][vote[rows]][filled])
+            sums.add(log_normalise(X[filled], scale.kind, base), self.done.label[rows][vote[rows]][filled])
         return sums
 
 # %% ../nbs/03_tasks.ipynb #c9cc8640
@@ -667,8 +672,8 @@ def _require_kind(X: sparse.csr_matrix, kind: str, rows: slice, where: str) -> N
         raise DataError(f"{at}: X holds fractions, and the other cells hold counts; give all on one scale")
 
 # %% ../nbs/03_tasks.ipynb #b9476a52
-def _crowd(rows: CellRows, q: Question) -> tuple[Crowd, np.ndarray, list[str]]:
-    "All cells, the stratum of each (group and perturbation; '' for cells without a part), and notes. Raises `DataError`."
+def survey(rows: CellRows, q: Question) -> tuple[Crowd, list[str]]:
+    "All cells of a question by their labels, which of them are held in memory, and notes. X is not read. Raises `DataError`."
     genes = gene_features(rows.var)[0]
     gene_names = {*_named_genes(rows.obs, rows.var[genes], q)[0].tolist(), *rows.var.index[genes].tolist()}
     done, group = _read_done(rows.obs, gene_names, q), _read_groups(rows.obs, q)[0]
@@ -676,13 +681,17 @@ def _crowd(rows: CellRows, q: Question) -> tuple[Crowd, np.ndarray, list[str]]:
     asked = np.full(len(group), True) if wanted is None else np.isin(done.label, [*wanted, ""])
     labelled = (done.label != "") & (group != "")
     n, taken = (asked & ~labelled).sum(), asked & labelled
+    notes = [f"{n} cells without a label were left out."] if n else []
+    stratum = np.where(taken, np.char.add(np.char.add(group, "\x00"), done.label), "")
+    sizes = pd.Series(stratum[taken]).value_counts()
+    most = q.max_cells_per_condition or fair_share(sizes)
+    kept = sampled_rows(rows.obs.index, stratum, most, q.seed)
+    notes += [] if len(kept) == taken.sum() else [_sampled_note(len(kept), taken.sum(), most, q.seed)]
     held = _spelled(q, done.components).hold_out_perturbation
     parts = split(
         done.label, group, done.control, hold_out_group=q.hold_out_group, hold_out_perturbation=held
     )
-    crowd = Crowd(rows, done.label, taken & parts.is_train)
-    stratum = np.where(taken, np.char.add(np.char.add(group, "\x00"), done.label), "")
-    return crowd, stratum, [f"{n} cells without a label were left out."] if n else []
+    return Crowd(rows, done, group, taken & parts.is_train, int(taken.sum()), kept), notes
 
 # %% ../nbs/03_tasks.ipynb #f60d1712
 def _take(rows: CellRows, kept: np.ndarray, q: Question) -> ad.AnnData:
@@ -723,14 +732,10 @@ def thin_out(data: ad.AnnData | str | Path, q: Question) -> tuple[ad.AnnData, Cr
             return data, None
         rows = _rows_of(data, q)
     _require_unique(rows.obs.index, "obs")
-    crowd, stratum, notes = _crowd(rows, q)
-    sizes = pd.Series(stratum[stratum != ""]).value_counts()
-    most = q.max_cells_per_condition or fair_share(sizes)
-    kept = sampled_rows(rows.obs.index, stratum, most, q.seed)
-    sample, whole = _take(rows, kept, q), len(kept) == sizes.sum()
-    notes += [] if whole else [_sampled_note(len(kept), sizes.sum(), most, q.seed)]
+    crowd, notes = survey(rows, q)
+    sample = _take(rows, crowd.kept, q)
     sample.uns["waddington_notes"] = [*notes, *sample.uns.get("waddington_notes", [])]
-    return sample, None if whole else crowd
+    return sample, crowd if len(crowd.kept) < crowd.size else None
 
 # %% ../nbs/03_tasks.ipynb #eaed06a5
 def _opened(data: ad.AnnData | str | Path, q: Question) -> tuple[Measured, Crowd | None]:
