@@ -26,8 +26,9 @@ import anndata as ad
 import h5py
 import numpy as np
 import pandas as pd
-from anndata.io import read_elem
+from anndata.io import read_elem, sparse_dataset
 from scipy import sparse
+from tqdm.auto import tqdm
 
 from .core import DataError, close_names
 from .labels import labels
@@ -282,10 +283,30 @@ def _read_loom(path: Path) -> ad.AnnData:
         table.index.name = None
     return ad.AnnData(X, obs=obs, var=var)
 
+# %% ../nbs/02_measurements.ipynb #93bd3f01
+def _check_pieces(group) -> None:
+    "Refuse a sparse matrix of a zarr store of which pieces are missing. Raises `DataError`."
+    for name in ("data", "indices"):
+        array = group[name]
+        if lost := array.nchunks - array.nchunks_initialized:
+            raise DataError(f"{lost} of {array.nchunks} pieces of {group.path}/{name} are missing")
+
+# %% ../nbs/02_measurements.ipynb #9675de58
+def _check_store(root) -> None:
+    "Refuse a zarr store of an AnnData that lacks pieces of a sparse matrix. Raises `DataError`."
+    found = [root["X"]] if "X" in root else []
+    found += [root["layers"][key] for key in root["layers"]] if "layers" in root else []
+    for part in found:
+        if "csr" in str(part.attrs.get("encoding-type")) or "csc" in str(part.attrs.get("encoding-type")):
+            _check_pieces(part)
+
 # %% ../nbs/02_measurements.ipynb #20852e54
 def _read_zarr(path: Path, modality: str) -> ad.AnnData:
     "A zarr store of an AnnData, or one modality of that of a MuData."
     if not (path / "mod").is_dir():
+        import zarr
+
+        _check_store(zarr.open_group(path, mode="r"))
         return ad.read_zarr(path)
     names = sorted(folder.name for folder in (path / "mod").iterdir() if folder.is_dir())
     alike = [name for name in names if name == modality or MODALITIES.get(name.casefold()) == modality]
@@ -687,7 +708,7 @@ def log_normalise(X, kind: str, log_base: float | None = None) -> sparse.csr_mat
             X.data *= np.float32(np.log(log_base))
         return X
     total = np.asarray(X.sum(axis=1, dtype=np.float64)).ravel()
-    X.data *= np.repeat(1e4 / np.maximum(total, 1e-12), np.diff(X.indptr)).astype(np.float32)
+    X.data *= np.repeat((1e4 / np.maximum(total, 1e-12)).astype(np.float32), np.diff(X.indptr))
     np.log1p(X.data, out=X.data)
     return X
 
@@ -704,6 +725,21 @@ def _scale_notes(found: Scale, largest: float) -> list[str]:
         ]
     return []
 
+# %% ../nbs/02_measurements.ipynb #b137c733
+PIECE = 2e8  # bytes that a piece of cells would fill, were it dense
+
+
+def pieces(cells: int, genes: int) -> list[slice]:
+    "Slices of rows, in order, that together are all cells."
+    step = max(100, int(PIECE / (4 * max(genes, 1))))
+    return [slice(i, min(i + step, cells)) for i in range(0, cells, step)]
+
+# %% ../nbs/02_measurements.ipynb #4a60c2cc
+def _totals(x: sparse.csr_matrix) -> np.ndarray:
+    "Sum of the linear values of every cell, (cells,); x is cells × genes on the log scale."
+    found = [np.asarray(np.expm1(x[rows]).sum(axis=1)).ravel() for rows in pieces(*x.shape)]
+    return np.concatenate([np.zeros(0, x.dtype), *found])
+
 # %% ../nbs/02_measurements.ipynb #0042fc48
 def on_log_scale(
     X, x_kind: str, uns: Mapping, *, train: np.ndarray | slice = slice(None), elsewhere: str = ""
@@ -714,12 +750,99 @@ def on_log_scale(
     x = log_normalise(X, found.kind, base)
     notes = notes + _scale_notes(found, values(X).max(initial=0))
     if found.kind != "continuous":
-        total = np.median(np.asarray(np.expm1(x[train]).sum(axis=1)))
+        total = np.median(_totals(x)[train])
         if abs(total / 1e4 - 1) > 0.05:
             notes.append(
                 f"Cells add up to {total:.0f} on the linear scale, not 10000: results keep the scale of X."
             )
     return x, found, notes
+
+# %% ../nbs/02_measurements.ipynb #748f301e
+@dataclass(frozen=True)
+class CellRows:
+    "Cells whose X is read by rows: obs, var and uns whole, X (cells × genes) on disk or in memory."
+
+    X: object
+    obs: pd.DataFrame
+    var: pd.DataFrame
+    uns: Mapping
+    where: str  # the file, for messages
+
+    def passed_over(self, doing: str) -> Iterator[tuple[slice, sparse.csr_matrix]]:
+        "Every piece of X with its rows. Raises `DataError` for a piece that cannot be read or holds no finite numbers."
+        with tqdm(total=len(self.obs), desc=doing, unit="cell", unit_scale=True, disable=None) as bar:
+            for rows in pieces(*self.X.shape):
+                yield rows, self._piece(rows)
+                bar.update(rows.stop - rows.start)
+
+    def _piece(self, rows: slice) -> sparse.csr_matrix:
+        try:
+            X = sparse.csr_matrix(self.X[rows])
+            _check_sparse(X, "X")
+            check_finite(X)
+        except DataError as error:
+            raise DataError(f"{self.where}, cells {rows.start} to {rows.stop}: {error}") from error
+        except Exception as error:  # h5py and zarr raise many kinds for a damaged piece
+            at = f"cells {rows.start} to {rows.stop}: {_reason(error)}"
+            raise _unreadable(self.where, at) from error
+        return X
+
+# %% ../nbs/02_measurements.ipynb #a4e566c7
+def _root(path: Path):
+    "The open HDF5 file or zarr store of an AnnData; None for anything else."
+    if path.is_dir() and any((path / name).exists() for name in (".zgroup", "zarr.json")):
+        import zarr
+
+        root = zarr.open_group(path, mode="r")
+    elif path.is_file() and h5py.is_hdf5(path):
+        if wrong := _probe(path):
+            raise _unreadable(path, wrong)
+        root = h5py.File(path, "r")
+    else:
+        return None
+    return root if {"obs", "var"} <= set(root) and "mod" not in root else None
+
+# %% ../nbs/02_measurements.ipynb #53ed8220
+def _by_rows(stored):
+    "A stored matrix, if its rows can be read one after the other; else None."
+    if not hasattr(stored, "keys"):
+        return stored if len(stored.shape) == 2 else None
+    kind = str(stored.attrs.get("encoding-type", stored.attrs.get("h5sparse_format", "")))
+    return sparse_dataset(stored) if kind.startswith("csr") else None
+
+# %% ../nbs/02_measurements.ipynb #cecc7bc1
+def _stored_matrix(root, layer: str | None):
+    "X or the named layer of an open file, and the table of its genes; None where it is not there."
+    if layer is None:
+        return root.get("X"), root["var"]
+    if layer in root.get("layers", {}):
+        return root["layers"][layer], root["var"]
+    raw = root.get("raw") if layer == "raw" else None
+    return (None, None) if raw is None else (raw.get("X"), raw["var"])
+
+# %% ../nbs/02_measurements.ipynb #05834303
+def open_rows(path: str | Path, layer: str | None = None, more_than: int = 0) -> CellRows | None:
+    "Cells of a file by rows; None if it holds at most `more_than` cells, or is stored otherwise. Raises `DataError`."
+    path = Path(path)
+    try:
+        root = _root(path)
+        if root is None:
+            return None
+        index = root["obs"].attrs.get("_index")
+        if index is None or root["obs"][index].shape[0] <= more_than:
+            return None
+        stored, var = _stored_matrix(root, layer)
+        X = None if stored is None else _by_rows(stored)
+        if X is None:
+            return None
+        if path.is_dir():
+            _check_store(root)
+        uns = read_elem(root["uns"]) if "uns" in root else {}
+        return CellRows(X, read_elem(root["obs"]), read_elem(var), uns, str(path))
+    except DataError as error:
+        raise error if str(path) in str(error) else _unreadable(path, str(error)) from error
+    except Exception as error:
+        raise _unreadable(path, _reason(error)) from error
 
 # %% ../nbs/02_measurements.ipynb #17b0eaf8
 _GENE = re.compile(r"gene([\s_-]*expression)?s?|gex|m?rna|transcripts?", re.I)

@@ -143,7 +143,7 @@ def fit_pca(
     "Principal components of training cells, by exact decomposition. Raises `DataError` for `n_latent` below 1."
     check_n_latent(n_latent)
     mean = x.mean(axis=0)
-    components = _principal_axes((x - mean).astype(np.float32), n_latent)
+    components = _principal_axes((x - mean).astype(np.float32, copy=False), n_latent)
     return representation_from("pca", {"mean": mean, "components": components})
 
 
@@ -713,8 +713,9 @@ def even_uniforms(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarra
 # %% ../nbs/08_representations.ipynb #0d967131
 def poisson_quantile(u: np.ndarray, mean: np.ndarray) -> np.ndarray:
     "The count at quantile u of a Poisson distribution (arrays of one shape); above mean 50 by the normal approximation."
-    count = np.where(mean > 50, np.maximum(np.rint(mean + np.sqrt(mean) * ndtri(u)), 0), 0.0).ravel()
     u, mean = u.ravel(), mean.ravel()
+    count, large = np.zeros(len(u)), mean > 50
+    count[large] = np.maximum(np.rint(mean[large] + np.sqrt(mean[large]) * ndtri(u[large])), 0)
     probability = np.exp(-mean)
     left = np.flatnonzero((mean <= 50) & (u > probability))
     probability, below = probability[left], probability[left]
@@ -728,12 +729,32 @@ def poisson_quantile(u: np.ndarray, mean: np.ndarray) -> np.ndarray:
         left, probability, below = left[more], probability[more], below[more]
     return count
 
+# %% ../nbs/08_representations.ipynb #4dd4c055
+def _few_losses(u: np.ndarray, n: np.ndarray, p: np.ndarray) -> np.ndarray:
+    "`binomial_quantile` for small n, by counting losses."
+    lost, odds, most = np.zeros(len(n)), (1 - p) / p, 1 - u
+    probability = below = p**n
+    left = np.flatnonzero(below <= most)
+    probability, below = probability[left], below[left]
+    for k in range(1, int(n.max(initial=0)) + 1):
+        if not len(left):
+            break
+        lost[left] = k
+        probability = probability * odds[left] * (n[left] - k + 1) / k
+        below = below + probability
+        more = (below <= most[left]) & (n[left] > k)
+        left, probability, below = left[more], probability[more], below[more]
+    return n - lost
+
 # %% ../nbs/08_representations.ipynb #031a2090
 def binomial_quantile(u: np.ndarray, n: np.ndarray, p: np.ndarray) -> np.ndarray:
     "The count at quantile u of a binomial distribution (arrays (values,)); for n above 1000 by the normal approximation."
-    count = np.clip(np.rint(n * p + np.sqrt(n * p * (1 - p)) * ndtri(u)), 0, n)
-    few = n <= 1000
-    count[few] = binom.ppf(u[few], n[few], p[few])
+    count, few, many = np.zeros(len(n)), (n <= 50) & (p > 1e-5), n > 1000
+    count[few] = _few_losses(u[few], n[few], p[few])
+    mean, rest = n[many] * p[many], ~few & ~many
+    spread = np.sqrt(mean * (1 - p[many]))
+    count[many] = np.clip(np.rint(mean + spread * ndtri(u[many])), 0, n[many])
+    count[rest] = binom.ppf(u[rest], n[rest], p[rest])
     return count
 
 # %% ../nbs/08_representations.ipynb #fd015d54

@@ -40,12 +40,17 @@ from waddington_nb.labels import (
     require_key,
 )
 from waddington_nb.measurements import (
+    CellRows,
     Scale,
     _require_x,
+    base_of,
     counts_elsewhere,
     gene_features,
     gene_symbols,
+    log_normalise,
     on_log_scale,
+    open_rows,
+    pieces,
     read,
     take_layer,
 )
@@ -70,6 +75,7 @@ class Question:
     x_kind: str = "auto"
     layer: str | None = None
     min_cells: int = 10
+    max_cells_per_condition: int | None = None
     seed: int = 0
 
     @property
@@ -88,6 +94,11 @@ def ask(**options) -> Question:
         )
     if q.n_genes < 2 or q.min_cells < 2:
         raise DataError(f"n_genes is {q.n_genes} and min_cells {q.min_cells}; both must be at least 2")
+    if q.max_cells_per_condition is not None and q.max_cells_per_condition < 2 * q.min_cells:
+        raise DataError(
+            f"max_cells_per_condition is {q.max_cells_per_condition}; give at least {2 * q.min_cells}, twice min_cells, "
+            "since half of a condition may be held out"
+        )
     if q.hold_out_group is not None and q.group_key is None:
         raise DataError(
             "hold_out_group names a group but group_key is not given; add group_key (--group-key)"
@@ -102,11 +113,71 @@ def output_column(name: str, group_key: str | None) -> str:
     "The name of a column of results, which gives way to the user's group column of that name."
     return name if name != group_key else f"waddington_{name}"
 
-# %% ../nbs/03_tasks.ipynb #00aa7874
-def _mean_and_error(cells: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
-    "Mean of every gene, and its squared standard error; cells × genes, at least two cells."
-    mean, square = (np.asarray(m.mean(axis=0)).ravel() for m in (cells, cells.multiply(cells)))
-    return mean, np.maximum(square - mean**2, 0) / (cells.shape[0] - 1)
+# %% ../nbs/03_tasks.ipynb #39335e8e
+def _add_to(table: np.ndarray, more: sparse.csr_matrix) -> None:
+    "Add a sparse matrix to a dense one in place."
+    more = more.tocoo()
+    table[more.row, more.col] += more.data
+
+# %% ../nbs/03_tasks.ipynb #fec7a61f
+class GeneSums:
+    """Sums over cells, added up piece by piece, by which genes are chosen.
+
+    Per label (labels × genes): `total` of x and `square` of x². Over all cells (genes,): `filled`, the number above or below zero,
+    `linear` of exp(x) − 1 and `linear_square`. `cells` counts them, (labels,)."""
+
+    def __init__(self, names: Iterable[str], n_genes: int, *, log_scale: bool = True):
+        self.names, self.log_scale = sorted(set(names)), log_scale
+        self.cells = np.zeros(len(self.names))
+        self.total, self.square = np.zeros((2, len(self.names), n_genes))
+        self.filled, self.linear, self.linear_square = np.zeros((3, n_genes))
+
+    def add(self, x: sparse.csr_matrix, label: np.ndarray) -> None:
+        "Add cells × genes with their labels (cells,)."
+        code, n = np.searchsorted(self.names, label), x.shape[1]
+        of = sparse.csr_matrix(
+            (np.ones(len(code)), (code, np.arange(len(code)))), (len(self.names), len(code))
+        )
+        x = x.astype(float)
+        self.cells += np.bincount(code, minlength=len(self.names))
+        _add_to(self.total, of @ x)
+        self.filled += np.bincount(x.indices[x.data != 0], minlength=n)
+        if self.log_scale:
+            linear = np.expm1(x.data)
+            self.linear += np.bincount(x.indices, linear, minlength=n)
+            self.linear_square += np.bincount(x.indices, np.square(linear, out=linear), minlength=n)
+        np.square(x.data, out=x.data)
+        _add_to(self.square, of @ x)
+
+    def mean_and_error(self, label: str) -> tuple[np.ndarray, np.ndarray]:
+        "Mean of every gene over the cells of a label, and its squared standard error."
+        i = self.names.index(label)
+        n, mean = self.cells[i], self.total[i] / self.cells[i]
+        return mean, np.maximum(self.square[i] / n - mean**2, 0) / (n - 1)
+
+# %% ../nbs/03_tasks.ipynb #ad0fb025
+def gene_sums(
+    x: sparse.csr_matrix, label: np.ndarray, kept: np.ndarray | None = None, *, log_scale: bool = True
+) -> GeneSums:
+    "The sums of cells in memory, cells × genes, with labels (cells,); of the mask `kept`, if given."
+    x, kept = sparse.csr_matrix(x), np.full(x.shape[0], True) if kept is None else kept
+    sums = GeneSums(np.unique(label[kept]).tolist(), x.shape[1], log_scale=log_scale)
+    for rows in pieces(*x.shape):
+        sums.add(x[rows][kept[rows]], label[rows][kept[rows]])
+    return sums
+
+# %% ../nbs/03_tasks.ipynb #fe0aa641
+def strongest_responders(sums: GeneSums, control: str, k: int, *, voters: Iterable[str]) -> np.ndarray:
+    "Indices of the `k` genes with the largest |Welch t| of any of the `voters` against control; at least two cells of each."
+    enough = {name for name, n in zip(sums.names, sums.cells, strict=True) if n >= 2}
+    if control not in enough:
+        return np.array([], int)
+    centre, error = sums.mean_and_error(control)
+    largest = np.zeros(len(centre))
+    for label in sorted(enough & set(voters) - {control}):
+        mean, own = sums.mean_and_error(label)
+        largest = np.maximum(largest, np.abs(mean - centre) / np.sqrt(np.maximum(own + error, 1e-12)))
+    return np.argsort(-largest, kind="stable")[:k]
 
 # %% ../nbs/03_tasks.ipynb #3ca31cbd
 def responding_genes(
@@ -118,37 +189,44 @@ def responding_genes(
     min_cells: int = 2,  # smaller arms have no vote: one cell has no standard error
 ) -> np.ndarray:
     "Indices of the `k` genes with the largest |Welch t| of any perturbation against control."
-    size = pd.Series(perturbation).value_counts()
-    voters = set(size.index[size >= max(min_cells, 2)])
-    if control not in voters:
-        return np.array([], int)
-    centre, error = _mean_and_error(x[perturbation == control])
-    largest = np.zeros(x.shape[1])
-    for label in sorted(voters - {control}):
-        mean, own = _mean_and_error(x[perturbation == label])
-        largest = np.maximum(largest, np.abs(mean - centre) / np.sqrt(np.maximum(own + error, 1e-12)))
-    return np.argsort(-largest, kind="stable")[:k]
+    sums = gene_sums(x, perturbation)
+    voters = [name for name, n in zip(sums.names, sums.cells, strict=True) if n >= max(min_cells, 2)]
+    return strongest_responders(sums, control, k, voters=voters) if control in voters else np.array([], int)
 
 # %% ../nbs/03_tasks.ipynb #f5458f24
 FEWEST = 10  # training cells that must express a gene
 RESPONDERS = 100  # one gene in so many is kept for its response
 
 # %% ../nbs/03_tasks.ipynb #1c695224
-def _dispersions(x: sparse.csr_matrix, n_genes: int) -> np.ndarray:
-    "How much each gene varies for its mean (cells × genes, log scale), (genes,), by scanpy."
-    import scanpy as sc
-
-    cells = ad.AnnData(x)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        sc.pp.highly_variable_genes(cells, n_top_genes=n_genes, flavor="seurat")
-    return cells.var["dispersions_norm"].to_numpy(float)
+def _dispersions(sums: GeneSums, genes: np.ndarray) -> np.ndarray:
+    "How much each of the `genes` (indices) varies for its mean, (genes,)."
+    n = sums.cells.sum()
+    mean, square = sums.linear[genes] / n, sums.linear_square[genes] / n
+    variance = np.where(square - mean**2 > 1e-12 * square, square - mean**2, 0) * n / max(n - 1, 1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = pd.Series(np.log(variance / np.maximum(mean, 1e-12))).replace(-np.inf, np.nan)
+    same = found.groupby(pd.cut(np.log1p(np.maximum(mean, 1e-12)), bins=20), observed=True)
+    centre, spread = same.transform("mean"), same.transform("std")
+    alone = spread.isna()  # a gene alone in its class counts as 1
+    return ((found - centre.mask(alone, 0)) / spread.mask(alone, centre)).to_numpy(float)
 
 # %% ../nbs/03_tasks.ipynb #f4237302
-def _variances(x: sparse.csr_matrix) -> np.ndarray:
-    "Variance of every column of cells × genes, (genes,)."
-    mean = np.asarray(x.mean(axis=0)).ravel()
-    return np.asarray(x.multiply(x).mean(axis=0)).ravel() - mean**2
+def _variances(sums: GeneSums, genes: np.ndarray) -> np.ndarray:
+    "Variance of each of the `genes` (indices), (genes,)."
+    mean, square = (m[:, genes].sum(axis=0) / sums.cells.sum() for m in (sums.total, sums.square))
+    return square - mean**2
+
+# %% ../nbs/03_tasks.ipynb #8178a57f
+def most_variable(sums: GeneSums, n_genes: int, always: np.ndarray) -> np.ndarray:
+    "Sorted indices of `n_genes` genes: `always`, then the most variable; see `variable_genes`."
+    found = np.flatnonzero(sums.filled >= max(1, min(FEWEST, int(sums.cells.sum()) // 100)))
+    if len(found) <= n_genes:
+        return np.union1d(found, always).astype(int)
+    rank = np.full(len(sums.filled), -np.inf)
+    rank[found] = (_dispersions if sums.log_scale else _variances)(sums, found)
+    rank[np.isnan(rank)] = -np.inf
+    rank[always] = np.inf
+    return np.sort(np.argsort(-rank, kind="stable")[: max(n_genes, len(always))])
 
 # %% ../nbs/03_tasks.ipynb #98531744
 def variable_genes(
@@ -157,15 +235,7 @@ def variable_genes(
     """Sorted indices of `n_genes` genes: `always`, then the most variable in `x` (cells × genes).
 
     Genes in fewer than `FEWEST` cells, or a hundredth of the cells if that is less, come in only through `always`."""
-    filled = np.asarray((x != 0).sum(axis=0)).ravel()
-    found = np.flatnonzero(filled >= max(1, min(FEWEST, x.shape[0] // 100)))
-    if len(found) <= n_genes:
-        return np.union1d(found, always).astype(int)
-    rank = np.full(x.shape[1], -np.inf)
-    rank[found] = _dispersions(x[:, found], n_genes) if log_scale else _variances(x[:, found])
-    rank[np.isnan(rank)] = -np.inf
-    rank[always] = np.inf
-    return np.sort(np.argsort(-rank, kind="stable")[: max(n_genes, len(always))])
+    return most_variable(gene_sums(x, np.full(x.shape[0], "all"), log_scale=log_scale), n_genes, always)
 
 # %% ../nbs/03_tasks.ipynb #255723ff
 def find_targets(names: Iterable[str], symbols: np.ndarray, components: Components) -> dict[str, int]:
@@ -359,8 +429,15 @@ def canonical_order(names: Iterable[str]) -> np.ndarray:
 def _in_order(adata: ad.AnnData) -> ad.AnnData:
     "The X, obs, var and uns of cells, rows and columns in the order of their names."
     rows, columns = canonical_order(adata.obs_names), canonical_order(adata.var_names)
-    X = adata.X[rows][:, columns]
+    X = adata.X if (np.diff(rows) == 1).all() else adata.X[rows]
+    X = X if (np.diff(columns) == 1).all() else X[:, columns]
     return ad.AnnData(X, obs=adata.obs.iloc[rows], var=adata.var.iloc[columns], uns=adata.uns)
+
+# %% ../nbs/03_tasks.ipynb #77375ab2
+def _named_genes(obs: pd.DataFrame, var: pd.DataFrame, q: Question) -> tuple[np.ndarray, list[str]]:
+    "The names by which the perturbations of a question find their genes, (genes,), and a note."
+    names = labels(obs[q.perturbation_key]) if q.perturbation_key in obs else []
+    return gene_symbols(var, possible_parts(np.unique(names).tolist()))
 
 # %% ../nbs/03_tasks.ipynb #05be41f8
 def open_cells(data: ad.AnnData | str | Path, q: Question) -> Measured:
@@ -371,7 +448,6 @@ def open_cells(data: ad.AnnData | str | Path, q: Question) -> Measured:
         raise DataError(f"a task needs an AnnData or a path, not {type(adata).__name__}{hint}")
     adata = adata.to_memory() if adata.isbacked else adata
     elsewhere = counts_elsewhere(adata) if q.layer is None else ""
-    names = labels(adata.obs[q.perturbation_key]) if q.perturbation_key in adata.obs else []
     adata = take_layer(adata, q.layer)
     _require_x(adata, "the AnnData")
     _require_unique(adata.obs_names, "obs")
@@ -379,7 +455,7 @@ def open_cells(data: ad.AnnData | str | Path, q: Question) -> Measured:
     adata = adata if genes.all() else adata[:, genes]
     _require_unique(adata.var_names, "var")
     adata = _in_order(adata)
-    symbols, said = gene_symbols(adata.var, possible_parts(np.unique(names).tolist()))
+    symbols, said = _named_genes(adata.obs, adata.var, q)
     return Measured(adata, symbols, elsewhere, [*adata.uns.get("waddington_notes", []), *notes, *said])
 
 # %% ../nbs/03_tasks.ipynb #698c5402
@@ -415,14 +491,25 @@ def _wanted_labels(done: Perturbations, q: Question) -> list[str] | None:
         _require_labels([q.perturbation], done.label, f"obs[{q.perturbation_key!r}]", "perturbation")
     return [*found, done.control]
 
+# %% ../nbs/03_tasks.ipynb #1c7c5f9d
+def _spelled(q: Question, components: Components) -> Question:
+    "The question with the held-out perturbation as the data spell it (`B+A` is `A+B`)."
+    held = q.hold_out_perturbation
+    return q if held is None else replace(q, hold_out_perturbation=components.canonical(held))
+
+# %% ../nbs/03_tasks.ipynb #9b9d006b
+def _read_done(obs: pd.DataFrame, gene_names: set[str], q: Question) -> Perturbations:
+    "What was done to each cell, by the columns that a question names. Raises `DataError`."
+    return read_perturbations(
+        obs, q.perturbation_key, q.control, named=(q.perturbation, q.hold_out_perturbation),
+        genes=gene_names, guides=q.join_guides, dose_key=q.dose_key,
+    )  # fmt: skip
+
 # %% ../nbs/03_tasks.ipynb #96e6a62c
 def labelled_cells(file: Measured, q: Question) -> tuple[ad.AnnData, LabelledCells]:
     "The cells that have labels and expression, and what was done to them. Raises `DataError`."
     obs, X = file.adata.obs, file.adata.X
-    done = read_perturbations(
-        obs, q.perturbation_key, q.control, named=(q.perturbation, q.hold_out_perturbation),
-        genes=file.gene_names, guides=q.join_guides, dose_key=q.dose_key,
-    )  # fmt: skip
+    done = _read_done(obs, file.gene_names, q)
     group, alike = _read_groups(obs, q)
     keep, left_out = usable_cells(X, done.label, group, _wanted_labels(done, q))
     if not keep.any():
@@ -441,7 +528,7 @@ def labelled_cells(file: Measured, q: Question) -> tuple[ad.AnnData, LabelledCel
         done.components,
         notes,
     )
-    return file.adata[keep], cells
+    return file.adata if keep.all() else file.adata[keep].copy(), cells
 
 # %% ../nbs/03_tasks.ipynb #c09e77ef
 def _refuse_straddling(cells: LabelledCells, parts: Split, q: Question) -> None:
@@ -521,22 +608,149 @@ def pair(cells: LabelledCells, parts: Split, q: Question) -> Pairing:
     notes = _small_notes(learn, q.min_cells) + _small_notes(asked, q.min_cells)
     return Pairing(found, test, notes)
 
+# %% ../nbs/03_tasks.ipynb #fa2e7728
+MAX_CELLS = 100_000
+
+
+def fair_share(sizes: Iterable[int], total: int = MAX_CELLS) -> int:
+    "The largest m for which conditions of these sizes, cut to m cells each, have at most `total` cells together; at least 1."
+    left = sorted(sizes)
+    for i, size in enumerate(left):
+        if size * (len(left) - i) > total:
+            return max(total // (len(left) - i), 1)
+        total -= size
+    return left[-1] if left else 1
+
+# %% ../nbs/03_tasks.ipynb #b2616ae8
+def sampled_rows(names: pd.Index, stratum: np.ndarray, most: int, seed: int) -> np.ndarray:
+    "Rows, in order, of at most `most` cells of every stratum (cells,), by a hash of their names; '' is no stratum."
+    number = pd.util.hash_array(names.to_numpy(object), hash_key=f"{seed:016d}"[-16:])
+    rows = np.flatnonzero(stratum != "")
+    rows = rows[np.lexsort((number[rows], stratum[rows]))]
+    first = np.append(True, stratum[rows][1:] != stratum[rows][:-1])
+    rank = np.arange(len(rows)) - np.maximum.accumulate(np.where(first, np.arange(len(rows)), 0))
+    return np.sort(rows[rank < most])
+
+# %% ../nbs/03_tasks.ipynb #53a0ce8b
+@dataclass(frozen=True)
+class Crowd:
+    "All cells of a file of which a task holds a sample."
+
+    rows: CellRows
+    done: Perturbations
+    group: np.ndarray  # (cells,)
+    may_vote: np.ndarray  # mask over cells: labelled, asked for and not held out by name
+    size: int  # cells that take part
+    kept: np.ndarray  # rows of the sample among them, in order
+
+    def sums(self, scale: Scale, sample: ad.AnnData, out: np.ndarray) -> GeneSums:
+        "Sums over all cells that may vote, on the scale and genes of the sample; cells named `out` have none. Raises `DataError`."
+        vote, of = self.may_vote.copy(), self.rows.var.index.get_indexer(sample.var_names)
+        vote[self.rows.obs.index.get_indexer(out)] = False
+        whole = len(of) == self.rows.X.shape[1] and (of == np.arange(len(of))).all()
+        sums = GeneSums(
+            np.unique(self.done.label[vote]).tolist(), len(of), log_scale=scale.kind != "continuous"
+        )
+        base = base_of(scale, self.rows.uns)[0]
+        for rows, X in self.rows.passed_over("genes"):
+            _require_kind(X, scale.kind, rows, self.rows.where)
+            X = X[vote[rows]]
+            X = X if whole else X[:, of]
+            filled = np.asarray((X != 0).sum(axis=1)).ravel() > 0
+            sums.add(log_normalise(X[filled], scale.kind, base), self.done.label[rows][vote[rows]][filled])
+        return sums
+
+# %% ../nbs/03_tasks.ipynb #c9cc8640
+def _require_kind(X: sparse.csr_matrix, kind: str, rows: slice, where: str) -> None:
+    "Refuse cells of another kind than those of the sample. Raises `DataError`."
+    at = f"{where}, cells {rows.start} to {rows.stop}"
+    if kind != "continuous" and X.data.min(initial=0) < 0:
+        raise DataError(
+            f"{at}: X has negative values, and the other cells hold {kind}; give all on one scale"
+        )
+    if kind == "counts" and (X.data != np.round(X.data)).any():
+        raise DataError(f"{at}: X holds fractions, and the other cells hold counts; give all on one scale")
+
+# %% ../nbs/03_tasks.ipynb #b9476a52
+def survey(rows: CellRows, q: Question) -> tuple[Crowd, list[str]]:
+    "All cells of a question by their labels, which of them are held in memory, and notes. X is not read. Raises `DataError`."
+    genes = gene_features(rows.var)[0]
+    gene_names = {*_named_genes(rows.obs, rows.var[genes], q)[0].tolist(), *rows.var.index[genes].tolist()}
+    done, group = _read_done(rows.obs, gene_names, q), _read_groups(rows.obs, q)[0]
+    wanted = _wanted_labels(done, q)
+    asked = np.full(len(group), True) if wanted is None else np.isin(done.label, [*wanted, ""])
+    labelled = (done.label != "") & (group != "")
+    n, taken = (asked & ~labelled).sum(), asked & labelled
+    notes = [f"{n} cells without a label were left out."] if n else []
+    stratum = np.where(taken, np.char.add(np.char.add(group, "\x00"), done.label), "")
+    sizes = pd.Series(stratum[taken]).value_counts()
+    most = q.max_cells_per_condition or fair_share(sizes)
+    kept = sampled_rows(rows.obs.index, stratum, most, q.seed)
+    notes += [] if len(kept) == taken.sum() else [_sampled_note(len(kept), taken.sum(), most, q.seed)]
+    held = _spelled(q, done.components).hold_out_perturbation
+    parts = split(
+        done.label, group, done.control, hold_out_group=q.hold_out_group, hold_out_perturbation=held
+    )
+    return Crowd(rows, done, group, taken & parts.is_train, int(taken.sum()), kept), notes
+
+# %% ../nbs/03_tasks.ipynb #f60d1712
+def _take(rows: CellRows, kept: np.ndarray, q: Question) -> ad.AnnData:
+    "The cells of some rows (in order), as an AnnData with X, and with the layer asked for. Raises `DataError`."
+    found = []
+    for piece, X in rows.passed_over("sample"):
+        first, last = np.searchsorted(kept, [piece.start, piece.stop])
+        found.append(X[kept[first:last] - piece.start])
+    X = sparse.vstack(found, format="csr")
+    layers = {} if q.layer is None else {q.layer: X}
+    return ad.AnnData(X, rows.obs.iloc[kept], rows.var, dict(rows.uns), layers=layers)
+
+# %% ../nbs/03_tasks.ipynb #ec96b315
+def _rows_of(data: ad.AnnData, q: Question) -> CellRows:
+    "The cells of an AnnData by rows. Raises `DataError`."
+    data = take_layer(data.to_memory() if data.isbacked else data, q.layer)
+    _require_x(data, "the AnnData")
+    X = data.X.tocsr() if sparse.issparse(data.X) else np.asarray(data.X)
+    return CellRows(X, data.obs, data.var, data.uns, "the AnnData")
+
+# %% ../nbs/03_tasks.ipynb #ce5a8ab7
+def _sampled_note(n: int, of: int, most: int, seed: int) -> str:
+    "What to say of a sample of so many cells, `most` of a condition."
+    return (
+        f"{n} of {of} cells are fitted and scored, at most {most} of a group and perturbation, drawn with seed {seed}; "
+        "genes are chosen on all training cells. max_cells_per_condition (--max-cells-per-condition) sets the number."
+    )
+
+# %% ../nbs/03_tasks.ipynb #4092bef8
+def thin_out(data: ad.AnnData | str | Path, q: Question) -> tuple[ad.AnnData, Crowd | None]:
+    "Cells as they come; of too many a sample, with notes in its `uns`, and all of them by rows. Raises `DataError`."
+    limit, rows = 0 if q.max_cells_per_condition else MAX_CELLS, None
+    if isinstance(data, str | Path):
+        rows = open_rows(data, q.layer, more_than=limit)
+        data = read(data) if rows is None else None
+    if rows is None:
+        if not isinstance(data, ad.AnnData) or data.n_obs <= limit:
+            return data, None
+        rows = _rows_of(data, q)
+    _require_unique(rows.obs.index, "obs")
+    crowd, notes = survey(rows, q)
+    sample = _take(rows, crowd.kept, q)
+    sample.uns["waddington_notes"] = [*notes, *sample.uns.get("waddington_notes", [])]
+    return sample, crowd if len(crowd.kept) < crowd.size else None
+
+# %% ../nbs/03_tasks.ipynb #eaed06a5
+def _opened(data: ad.AnnData | str | Path, q: Question) -> tuple[Measured, Crowd | None]:
+    "The cells of a task, and all of them by rows where they are a sample. Raises `DataError`."
+    cells, crowd = thin_out(data, q)
+    return open_cells(cells, q), crowd
+
 # %% ../nbs/03_tasks.ipynb #9eb08e21
 def _choose_genes(
-    x: sparse.csr_matrix,
-    label: np.ndarray,
-    control: str,
-    *,
-    voters: set[str],
-    targets: set[int],
-    n_genes: int,
-    log_scale: bool,
+    sums: GeneSums, control: str, *, voters: set[str], targets: set[int], n_genes: int
 ) -> np.ndarray:
     "Sorted indices of the genes to keep: targets, responders of the `voters`, then the most variable."
-    vote = np.isin(label, [control, *voters])
-    strongest = responding_genes(x[vote], label[vote], control, n_genes // RESPONDERS)
+    strongest = strongest_responders(sums, control, n_genes // RESPONDERS, voters=voters)
     always = np.union1d(strongest, list(targets)).astype(int)
-    return variable_genes(x, n_genes, always, log_scale=log_scale)
+    return most_variable(sums, n_genes, always)
 
 # %% ../nbs/03_tasks.ipynb #682b80e4
 @dataclass(frozen=True)
@@ -550,6 +764,22 @@ class Expression:
     x_kind: str
     notes: list[str]
 
+# %% ../nbs/03_tasks.ipynb #54a57c55
+def _dense_columns(x: sparse.csr_matrix, chosen: np.ndarray) -> np.ndarray:
+    "Some columns of a sparse matrix, dense."
+    kept = np.empty((x.shape[0], len(chosen)), x.dtype)
+    for rows in pieces(*x.shape):
+        kept[rows] = x[rows][:, chosen].toarray()
+    return kept
+
+# %% ../nbs/03_tasks.ipynb #942db374
+def _varying(x: np.ndarray, train: np.ndarray) -> int:
+    "How many genes differ between the cells of a mask."
+    first, differs = x[train.argmax()], np.zeros(x.shape[1], bool)
+    for rows in pieces(*x.shape):
+        differs |= (x[rows][train[rows]] != first).any(axis=0)
+    return int(differs.sum())
+
 # %% ../nbs/03_tasks.ipynb #723422c6
 def express(
     adata: ad.AnnData,
@@ -559,17 +789,19 @@ def express(
     train: np.ndarray,
     voters: set[str],
     q: Question,
+    crowd: "Crowd | None" = None,  # all cells, where these are a sample
 ) -> Expression:
     "X on one scale, per cell, so that nothing leaks; genes are chosen on the `train` cells. Raises `DataError`."
     x, scale, notes = on_log_scale(adata.X, q.x_kind, adata.uns, train=train, elsewhere=file.elsewhere)
     asked = [*np.unique(cells.perturbation).tolist(), *q.keep_genes]
     named = find_targets(asked, file.symbols, cells.components)
-    chosen = _choose_genes(
-        x[train], cells.perturbation[train], cells.control, voters=voters, targets=set(named.values()),
-        n_genes=q.n_genes, log_scale=scale.kind != "continuous",
-    )  # fmt: skip
-    kept = x[:, chosen].toarray()
-    varying = (np.ptp(kept[train], axis=0) > 0).sum() if len(chosen) else 0
+    if crowd is None:
+        sums = gene_sums(x, cells.perturbation, train, log_scale=scale.kind != "continuous")
+    else:
+        sums = crowd.sums(scale, adata, out=cells.names[~train])
+    chosen = _choose_genes(sums, cells.control, voters=voters, targets=set(named.values()), n_genes=q.n_genes)
+    kept = _dense_columns(x, chosen)
+    varying = _varying(kept, train)
     if varying < 2:
         raise DataError(f"only {varying} genes vary in training cells; give a matrix with more genes")
     targets = {part: int(np.searchsorted(chosen, gene)) for part, gene in named.items()}
@@ -603,8 +835,7 @@ class Task:
         self,
         data: ad.AnnData | str | Path,  # cells × genes; dense, CSR, CSC or backed; or a file of them
         perturbation_key: str = "perturbation",  # the column of obs that says what was done to each cell
-        control: str
-        | Sequence[str] = "control",  # labels of untreated cells in it, or patterns such as 'NT*'
+        control: str | Sequence[str] = "control",  # labels of untreated cells in it, or patterns as 'NT*'
         *,
         perturbation: str | None = None,  # keep only this perturbation, beside control
         group_key: str | None = None,  # the column of obs with cell type, patient or replicate
@@ -613,24 +844,24 @@ class Task:
         hold_out_fraction: float | None = None,  # the share of every condition that is the truth, at random
         time_key: str | None = None,  # a numeric column of obs that orders the cells
         dose_key: str | None = None,  # a numeric column of obs with doses; labels become `name@dose`
-        join_guides: str
-        | None = None,  # guides become targets: a column that has them, or 'suffix' (A_g1 is A)
+        join_guides: str | None = None,  # guides become targets: a column, or 'suffix' (A_g1 is A)
         n_genes: int = 2000,  # genes kept: targets and the strongest responders, then the most variable
         keep_genes: Sequence[str] = (),  # genes kept in any case, as those of perturbations to ask about
         x_kind: str = "auto",  # what X holds: auto, counts, linear, log1p or continuous (taken as it is)
         layer: str | None = None,  # the layer to use as X, or 'raw'
         min_cells: int = 10,  # fewest cells that an arm needs to be used
-        seed: int = 0,  # of the random share
+        max_cells_per_condition: int
+        | None = None,  # of larger files a sample is used; None: 100 000 cells in all
+        seed: int = 0,  # of the random share and of the sample
     ):
         q = ask(**{name: value for name, value in locals().items() if name not in ("self", "data")})
-        file = open_cells(data, q)
+        file, crowd = _opened(data, q)
         adata, cells = labelled_cells(file, q)
-        if q.hold_out_perturbation is not None:
-            q = replace(q, hold_out_perturbation=cells.components.canonical(q.hold_out_perturbation))
+        q = _spelled(q, cells.components)
         parts = hold_out(cells, q)
         pairs = pair(cells, parts, q)
         voters = {p for _, p in pairs.train_conditions}
-        measured = express(adata, file, cells, train=parts.is_train, voters=voters, q=q)
+        measured = express(adata, file, cells, train=parts.is_train, voters=voters, q=q, crowd=crowd)
         self.__dict__ |= vars(q) | vars(cells) | vars(parts) | vars(pairs) | vars(measured)
         unseen = held_out_notes(
             pairs.train_conditions, pairs.test_conditions, cells.components, file.gene_names
