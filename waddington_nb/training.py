@@ -52,12 +52,12 @@ class Agent:
 
     def __init__(
         self,
-        observation_size: int,
-        action_size: int,
-        seed: int,
-        device: str = "cpu",
-        normalise: bool = False,
-        policy: type[Policy] = Policy,
+        observation_size: int,  # numbers that a state shows
+        action_size: int,  # numbers of an action, or choices
+        seed: int,  # of the first weights
+        device: str = "cpu",  # as torch names it
+        normalise: bool = False,  # observations and rewards
+        policy: type[Policy] = Policy,  # or a kind of it
         **policy_options,
     ):
         with torch.random.fork_rng(devices=[]):
@@ -111,12 +111,12 @@ class TRPO:
     steps: int = 100_000  # environment steps, over all cells
     max_kl: float = 0.01  # δ of the trust region
     cg_damping: float = 0.1  # added to the Fisher matrix
-    cg_max_steps: int = 10
+    cg_max_steps: int = 10  # of conjugate gradients
     sub_sampling_factor: int = 1  # the Fisher matrix is taken over every k-th row
     n_critic_updates: int = 5  # passes of the critic over each batch
-    batch_size: int = 1024
+    batch_size: int = 1024  # rows of a step of the critic
     learning_rate: float = 1e-3  # of the critic
-    anneal: bool = False
+    anneal: bool = False  # δ falls to 0 over the stage
     final_log_std: float | None = None  # where the policy's deviation is brought by the end of the stage
     restart: Restart | None = None  # where its episodes begin
     kl_constraint: bool = True  # False: an ablation, see `trpo_step`
@@ -149,14 +149,14 @@ class PPO:
     clip_range: float | None = 0.2  # ε
     kl_penalty: bool = False  # subtract β KL(old‖new); β adapts until a batch moves the policy by target_kl
     target_kl: float | None = 0.02  # without the penalty: stop the epochs of a batch beyond it
-    n_epochs: int = 5
-    batch_size: int = 1024
-    learning_rate: float = 3e-4
-    anneal: bool = False
+    n_epochs: int = 5  # passes over each batch, at most
+    batch_size: int = 1024  # rows of a minibatch
+    learning_rate: float = 3e-4  # of Adam
+    anneal: bool = False  # the learning rate falls to 0 over the stage
     ent_coef: float = 0.0  # c_e
     vf_coef: float = 0.5  # c_v
-    clip_range_vf: float | None = None
-    max_grad_norm: float = 0.5
+    clip_range_vf: float | None = None  # ε of the value; None: no clipping
+    max_grad_norm: float = 0.5  # longer gradients are cut
     final_log_std: float | None = None  # where the policy's deviation is brought by the end of the stage
     restart: Restart | None = None  # where its episodes begin
 
@@ -267,19 +267,19 @@ def load_checkpoint(path: Path, agent: Agent, generator: torch.Generator, identi
 # %% ../nbs/14_training.ipynb #15bd18d7
 @single_thread()
 def train(
-    world: World,
+    world: World,  # where it plays
     agent: Agent,  # trained in place
-    stages: Sequence[Stage],
-    schedule: str = "sequential",
+    stages: Sequence[Stage],  # such as `TRPO()` and `PPO()`
+    schedule: str = "sequential",  # or 'interleaved'
     *,
     seed: int,
     n_envs: int = 1024,  # in parallel, over all processes
-    gamma: float = 0.99,
-    gae_lambda: float = 0.95,
+    gamma: float = 0.99,  # discount
+    gae_lambda: float = 0.95,  # λ of the advantage estimate
     checkpoint: Path | None = None,  # written every `every` seconds; continued where it exists
     identity: dict | None = None,  # what is trained; a checkpoint with another identity is refused
-    every: float = 2.0,
-    progress: bool = False,
+    every: float = 2.0,  # seconds between checkpoints
+    progress: bool = False,  # show a bar
     callback: Callable[[Agent, dict], object] | None = None,  # of agent and row of each iteration; True stops
 ) -> pd.DataFrame:
     "Train through all stages; returns one row per iteration: stage, steps, return, kl, entropy, explained_variance, seconds."
@@ -390,12 +390,12 @@ def _row(now: tuple[Stage, ...], batch: Batch, kl: float, agent: Agent, before: 
 # %% ../nbs/14_training.ipynb #24e9dc2d
 @single_thread()
 def clone(
-    agent: Agent,
-    world: World,
+    agent: Agent,  # trained in place
+    world: World,  # where the expert is watched
     expert: Callable[[Tensor], Tensor],  # observations, n × observation_size, to actions
     seed: int,
-    n_envs: int = 1024,
-    n_epochs: int = 50,
+    n_envs: int = 1024,  # in parallel
+    n_epochs: int = 50,  # passes over what was seen
     noise: float = 0.1,  # deviation added to the expert's actions while observations are gathered
 ) -> float:
     "Behaviour cloning, in place: make the policy's most likely action the expert's. Returns the mean squared error left."
