@@ -5,17 +5,18 @@
 # %% auto #0
 __all__ = ['PRIOR_HELP', 'COMMANDS', 'add_data_options', 'add_run_options', 'add_meaning_options', 'add_predict_options',
            'add_time_options', 'add_fit_options', 'add_steer_options', 'add_landscape_options', 'add_paper_options',
-           'parser', 'make_stages', 'pick_device', 'task_of', 'control_of', 'say', 'fit_options', 'settings_of',
-           'config_bytes', 'lookup_of', 'MeaningPieces', 'meaning_pieces', 'execute', 'policy_bytes', 'answered',
-           'learning_notes', 'run', 'predict', 'predict_missing', 'grid_text', 'write_forecast', 'predict_new', 'steer',
-           'steer_genes', 'steer_screen', 'check', 'time_task', 'run_times', 'demo', 'datasets', 'landscapes',
-           'reproduce_paper', 'main']
+           'parser', 'make_stages', 'pick_device', 'asked_of', 'task_of', 'control_of', 'say', 'fit_options',
+           'settings_of', 'config_bytes', 'lookup_of', 'MeaningPieces', 'meaning_pieces', 'execute', 'policy_bytes',
+           'answered', 'learning_notes', 'run', 'predict', 'predict_missing', 'grid_text', 'write_forecast',
+           'predict_new', 'steer', 'steer_genes', 'steer_screen', 'check', 'time_task', 'run_times', 'demo', 'datasets',
+           'landscapes', 'reproduce_paper', 'main']
 
 # %% ../nbs/50_cli.ipynb #96fac1b6
 import argparse
 import json
 import os
 import sys
+import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ import pandas as pd
 
 from . import __version__
 from .core import DataError, close_names
+from .costs import estimate, used
 from .datasets import DATASETS, haematopoiesis, locate
 from waddington_nb.folders import (
     CHECKPOINT,
@@ -94,6 +96,8 @@ def add_data_options(parser: argparse.ArgumentParser, *, needed: bool = True) ->
     kinds = ["auto", "counts", "linear", "log1p", "continuous"]
     add("--x-kind", default="auto", choices=kinds, help="what X holds (default: recognised)")
     add("--min-cells", type=_count, default=10, metavar="N", help="fewest cells an arm needs (default 10)")
+    most = "cells used of each group and perturbation, at most (default: 100 000 cells in all)"
+    add("--max-cells-per-condition", type=_count, metavar="N", help=most)
 
 # %% ../nbs/50_cli.ipynb #3caf4678
 def add_run_options(parser: argparse.ArgumentParser) -> None:
@@ -258,6 +262,16 @@ def add_paper_options(parser: argparse.ArgumentParser) -> None:
     )
     add("--debug", action="store_true", help="show the traceback of an error")
 
+# %% ../nbs/50_cli.ipynb #14136506
+def _add_run(commands) -> None:
+    "The parser of `run`."
+    run = commands.add_parser("run", help="hold cells out, predict them, and score the prediction")
+    for add in (add_run_options, add_data_options, add_time_options, add_meaning_options):
+        add(run)
+    add_fit_options(run, "runs/run")
+    told = "say what the run would use, and what memory and time to expect; fits nothing"
+    run.add_argument("--dry-run", action="store_true", help=told)
+
 # %% ../nbs/50_cli.ipynb #0c646cf5
 def _add_steer(commands) -> None:
     "The parser of `steer`."
@@ -276,10 +290,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"waddington_nb {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    run = commands.add_parser("run", help="hold cells out, predict them, and score the prediction")
-    for add in (add_run_options, add_data_options, add_time_options, add_meaning_options):
-        add(run)
-    add_fit_options(run, "runs/run")
+    _add_run(commands)
     predict = commands.add_parser(
         "predict", help="predict what was never measured, and say how far to believe it"
     )
@@ -334,13 +345,20 @@ def pick_device(name: str) -> str:
         raise DataError(f"device {name!r} cannot train; use cpu or cuda")
     return str(device)
 
+# %% ../nbs/50_cli.ipynb #85fce29b
+def asked_of(options: argparse.Namespace) -> dict:
+    "The options of `Task` that several commands share."
+    return {
+        "perturbation_key": options.perturbation_key, "control": control_of(options), "group_key": options.group_key,
+        "dose_key": options.dose_key, "layer": options.layer, "join_guides": options.join_guides,
+        "n_genes": options.genes, "x_kind": options.x_kind, "min_cells": options.min_cells,
+        "max_cells_per_condition": options.max_cells_per_condition,
+    }  # fmt: skip
+
 # %% ../nbs/50_cli.ipynb #clitask0
 def task_of(options: argparse.Namespace, **held) -> Task:
     "The task that the options ask for. Raises `DataError`."
-    return Task(
-        options.data, options.perturbation_key, control_of(options), group_key=options.group_key, dose_key=options.dose_key,
-        layer=options.layer, join_guides=options.join_guides, n_genes=options.genes, x_kind=options.x_kind, min_cells=options.min_cells, **held,
-    )  # fmt: skip
+    return Task(options.data, **asked_of(options), **held)
 
 # %% ../nbs/50_cli.ipynb #7f89a972
 def control_of(options: argparse.Namespace) -> str | list[str]:
@@ -529,6 +547,8 @@ def run(options: argparse.Namespace) -> None:
     "`waddington run`."
     if options.hold_out_time is not None:
         _no_meaning(options, "--hold-out-time")
+        if options.dry_run:
+            raise DataError("--dry-run knows no costs of --hold-out-time; leave it out")
         print(run_times(options))
         return
     for name in ("modalities", "pseudotime", "gene_positions"):
@@ -542,7 +562,11 @@ def run(options: argparse.Namespace) -> None:
     }
     if options.hold_out_group is None and options.hold_out_perturbation is None:
         held["hold_out_fraction"] = 0.5
-    print(execute(task_of(options, **held), options, options.data))
+    if options.dry_run:
+        steps = 0 if options.stages == "none" else options.steps
+        print(estimate(options.data, **asked_of(options), **held, steps=steps))
+    else:
+        print(execute(task_of(options, **held), options, options.data))
 
 # %% ../nbs/50_cli.ipynb #cliprd00
 def predict(options: argparse.Namespace) -> None:
@@ -790,6 +814,7 @@ def check(options: argparse.Namespace) -> None:
         "join_guides",
         "x_kind",
         "min_cells",
+        "max_cells_per_condition",
     )
     asked = {name: getattr(options, name) for name in names} | {"n_genes": options.genes}
     print(check_data(options.data, options.perturbation_key, control, **asked))
@@ -966,6 +991,9 @@ COMMANDS = {
     "datasets": datasets,
 }
 
+# %% ../nbs/50_cli.ipynb #cdbec9d9
+_FITTING = ("run", "predict", "steer", "demo")
+
 # %% ../nbs/50_cli.ipynb #9d251189
 def main(arguments: Sequence[str] | None = None) -> int:
     "The `waddington` command. Exit code 0: done, 1: the run failed, 2: unusable arguments or data."
@@ -974,7 +1002,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         warnings.simplefilter("ignore")  # stderr is for progress and for one line of refusal
     try:
         options = parser().parse_args(arguments)
+        started = time.perf_counter()
         COMMANDS[options.command](options)
+        if options.command in _FITTING and not getattr(options, "dry_run", False):
+            print(used(started))
         return 0
     except (Exception, KeyboardInterrupt) as error:
         if debug:

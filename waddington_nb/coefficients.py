@@ -20,7 +20,7 @@ from scipy.stats import t as student_t
 from torch import nn
 
 from .core import DataError
-from .metrics import energy_distance, pearson_r_means, top_genes
+from .metrics import energy_distances, pearson_r_means, top_genes
 from .representations import recount
 from waddington_nb.responses import (
     DIRECTIONS,
@@ -195,7 +195,7 @@ def scaled_distances(
         x, _, found, real = _arms(task, response, one)
         moved = [np.maximum(found.applied(x, scale * c), _floor(task)).astype(np.float32) for scale in SCALES]
         sets = [np.arange(x.shape[1]), *([top_genes(real, x, 100)] if x.shape[1] > 100 else [])]
-        far = [[energy_distance(cells[:, genes], real[:, genes]) for cells in (x, *moved)] for genes in sets]
+        far = [energy_distances([cells[:, genes] for cells in (x, *moved)], real[:, genes]) for genes in sets]
         table[i] = np.mean([np.array(row[1:]) / max(row[0], 1e-9) for row in far], axis=0)
     return table
 
@@ -324,20 +324,20 @@ def held_out_coefficients(
         if recipe.stages:
             guide, _ = trained(guide, rest, recipe)
         for i in np.flatnonzero(fold):
-            for w, weight in enumerate(POLICY_WEIGHTS if recipe.stages else (0.0,)):
+            for weight in POLICY_WEIGHTS if recipe.stages else (0.0,):
                 path = replace(guide, policy_weight=weight).rollout(
                     left_out[i].control, left_out[i].displacements
                 )
                 found[i][weight] = path[:, -1]
-                errors[w, i] = _relative_distance(left_out[i], path[:, -1])
+            errors[: len(found[i]), i] = _relative_distances(left_out[i], list(found[i].values()))
     return HeldOutCoefficients(found, errors if recipe.stages else errors[:1]) if folds else None
 
 # %% ../nbs/23_coefficients.ipynb #coefrela
-def _relative_distance(one: LeftOutCondition, coefficients: np.ndarray) -> float:
-    "Latent energy distance of a condition's displaced cells to its real ones, in units of that of cells left alone."
-    moved = one.control + np.einsum("ck,ckd->cd", coefficients, one.displacements)
-    still = energy_distance(one.control, one.perturbed)
-    return energy_distance(moved, one.perturbed) / max(still, 1e-9)
+def _relative_distances(one: LeftOutCondition, several: Sequence[np.ndarray]) -> np.ndarray:
+    "For each of several coefficients (cells × 8) latent energy distance of a condition's displaced cells to its real ones, in units of that of cells left alone."
+    moved = [one.control + np.einsum("ck,ckd->cd", c, one.displacements) for c in several]
+    still, *far = energy_distances([one.control, *moved], one.perturbed)
+    return np.array(far) / max(still, 1e-9)
 
 # %% ../nbs/23_coefficients.ipynb #coefevi1
 def evidence_table(
@@ -381,12 +381,13 @@ def _evidence_rows(x: np.ndarray, real: np.ndarray, guesses: dict[str, np.ndarra
         start, truth = x[:, genes], real[:, genes]
         change = lambda cells, start=start: cells.mean(axis=0, dtype=float) - start.mean(axis=0, dtype=float)
         scores = {
-            "pearson_delta": (lambda a, b: float(pearson_r_means(change(a), change(b))), max),  # noqa: B023
-            "energy_distance": (lambda a, b: float(energy_distance(a, b)), min),
+            "pearson_delta": (lambda a, b: [float(pearson_r_means(change(x), change(b))) for x in a], max),  # noqa: B023
+            "energy_distance": (energy_distances, min),
         }
         for metric, (score, best) in scores.items():
-            found = {key: score(cells[:, genes], truth) for key, cells in guesses.items()}
-            ceiling = score(halves[0][:, genes], halves[1][:, genes])
+            found = score([cells[:, genes] for cells in guesses.values()], truth)
+            found = dict(zip(guesses, found, strict=True))
+            (ceiling,) = score([halves[0][:, genes]], halves[1][:, genes])
             null = best(found["no_change"], found["mean_shift"])
             rows.append(
                 {

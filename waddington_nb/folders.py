@@ -58,6 +58,7 @@ APART = {
     "command",
     "data",
     "resume",
+    "dry_run",
     "out",
     "debug",
     "device",

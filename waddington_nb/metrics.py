@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['HIGHER_IS_BETTER', 'GAMMAS', 'DISCRIMINATION', 'numbers', 'populations', 'mse', 'rmse', 'mae', 'r2_score',
            'pearson_r', 'pearson_r_means', 'r2_pearson_squared', 'pearson_delta', 'welch_t', 'top_genes',
-           'energy_distance', 'energy_distance_squared', 'mmd_rbf', 'wasserstein_1', 'wasserstein_2',
-           'sinkhorn_divergence', 'sliced_wasserstein', 'zero_share_error', 'variance_error', 'Differential',
-           'differential_expression', 'top_called', 'de_overlap', 'calls', 'classification_scores',
+           'energy_distance', 'energy_distances', 'energy_distance_squared', 'mmd_rbf', 'wasserstein_1',
+           'wasserstein_2', 'sinkhorn_divergence', 'sliced_wasserstein', 'zero_share_error', 'variance_error',
+           'Differential', 'differential_expression', 'top_called', 'de_overlap', 'calls', 'classification_scores',
            'discrimination_score', 'response_spread', 'dynamic_range_fraction', 'bound_discrimination_score',
            'resample_weights', 'weighted_mean', 'weighted_energy', 'weighted_transport', 'interval']
 
@@ -176,10 +176,19 @@ def top_genes(real: np.ndarray, control: np.ndarray, k: int = 100) -> np.ndarray
 # %% ../nbs/18_metrics.ipynb #55fbf089
 def energy_distance(x: np.ndarray, y: np.ndarray) -> float:
     "2 E|X-Y| - E|X-X'| - E|Y-Y'| of two sets of cells (cells × features), Euclidean, all pairs."
-    x, y = populations(x, y)
+    return energy_distances([x], y)[0]
+
+
+def energy_distances(several: Sequence[np.ndarray], y: np.ndarray) -> list[float]:
+    "`energy_distance` of each of several sets of cells to one, whose own distances are found once."
+    found, within = [], None
     with config_context(assume_finite=True, skip_parameter_validation=True):  # `populations` has looked
-        between, within = euclidean_distances(x, y), [euclidean_distances(z) for z in (x, y)]
-    return float(2 * between.mean() - within[0].mean() - within[1].mean())
+        for x in several:
+            x, y = populations(x, y)
+            within = euclidean_distances(y).mean() if within is None else within
+            between = euclidean_distances(x, y).mean()
+            found.append(float(2 * between - euclidean_distances(x).mean() - within))
+    return found
 
 # %% ../nbs/18_metrics.ipynb #bbaa211a
 def energy_distance_squared(x: np.ndarray, y: np.ndarray) -> float:

@@ -787,8 +787,10 @@ def _lose(counts: np.ndarray, unit: np.ndarray, push: np.ndarray, loss: np.ndarr
         return binomial_quantile(u, had, np.exp(-np.exp(log_theta)[genes] * pushed))
 
     def lost(log_theta: np.ndarray) -> np.ndarray:
-        change = before - np.log1p(kept(log_theta) * scale)
-        return np.bincount(genes, change, minlength=counts.shape[1]) / len(counts)
+        left = kept(log_theta)
+        at = np.flatnonzero(left < had)
+        change = before[at] - np.log1p(left[at] * scale[at])
+        return np.bincount(genes[at], change, minlength=counts.shape[1]) / len(counts)
 
     after = counts.copy()
     after[rows, genes] = kept(_nearest_rate(lost, loss))
@@ -802,16 +804,18 @@ def _gain(counts, unit, push, mean, dispersion, rng) -> np.ndarray:
     rate = push[rows, genes] * rng.standard_gamma(shape) / shape / scale
     u, before = even_uniforms(counts.shape, rng)[rows, genes], np.log1p(had * scale)
 
-    def grown(log_theta: np.ndarray) -> np.ndarray:
-        return had + poisson_quantile(u, rate * np.exp(log_theta)[genes])
+    def gained(log_theta: np.ndarray) -> np.ndarray:
+        return poisson_quantile(u, rate * np.exp(log_theta)[genes])
 
     def lifted(log_theta: np.ndarray) -> np.ndarray:
-        change = np.log1p(grown(log_theta) * scale) - before
-        return np.bincount(genes, change, minlength=counts.shape[1]) / len(counts)
+        more = gained(log_theta)
+        at = np.flatnonzero(more)
+        change = np.log1p((had[at] + more[at]) * scale[at]) - before[at]
+        return np.bincount(genes[at], change, minlength=counts.shape[1]) / len(counts)
 
     level = np.log1p(counts * unit[:, None]).mean(axis=0)
     after = counts.copy()
-    after[rows, genes] = grown(_nearest_rate(lifted, mean - level))
+    after[rows, genes] += gained(_nearest_rate(lifted, mean - level))
     return after
 
 # %% ../nbs/08_representations.ipynb #92582eda

@@ -13,6 +13,7 @@ __all__ = ['Field', 'MAX_CELLS_PER_ARM', 'SLOPE', 'ALONE', 'LEAST', 'TERMS', 'QU
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import ot
@@ -108,10 +109,19 @@ class ConditionCells(NamedTuple):
 
 # %% ../nbs/22_responses.ipynb #a3da9693
 MAX_CELLS_PER_ARM = 500
+_FOUND: WeakKeyDictionary[Task, dict[tuple, list[ConditionCells]]] = WeakKeyDictionary()
 
 
 def condition_cells(task: Task, representation: Representation, seed: int = 0) -> list[ConditionCells]:
     "Latent cells and optimal-transport displacements of every training condition; the cells of large arms are drawn by `seed`."
+    known = _FOUND.setdefault(task, {})
+    key = (seed, representation.kind, *(a.tobytes() for a in representation.arrays.values()))
+    if key not in known:
+        known[key] = _transported(task, representation, seed)
+    return list(known[key])
+
+
+def _transported(task: Task, representation: Representation, seed: int) -> list[ConditionCells]:
     rng, found, most = np.random.default_rng(seed), [], MAX_CELLS_PER_ARM
     for condition in task.conditions():
         arms = [

@@ -612,7 +612,7 @@ def pair(cells: LabelledCells, parts: Split, q: Question) -> Pairing:
 MAX_CELLS = 100_000
 
 
-def fair_share(sizes: Iterable[int], total: int = MAX_CELLS) -> int:
+def fair_share(sizes: Iterable[int], total: int) -> int:
     "The largest m for which conditions of these sizes, cut to m cells each, have at most `total` cells together; at least 1."
     left = sorted(sizes)
     for i, size in enumerate(left):
@@ -684,7 +684,7 @@ def survey(rows: CellRows, q: Question) -> tuple[Crowd, list[str]]:
     notes = [f"{n} cells without a label were left out."] if n else []
     stratum = np.where(taken, np.char.add(np.char.add(group, "\x00"), done.label), "")
     sizes = pd.Series(stratum[taken]).value_counts()
-    most = q.max_cells_per_condition or fair_share(sizes)
+    most = q.max_cells_per_condition or fair_share(sizes, MAX_CELLS)
     kept = sampled_rows(rows.obs.index, stratum, most, q.seed)
     notes += [] if len(kept) == taken.sum() else [_sampled_note(len(kept), taken.sum(), most, q.seed)]
     held = _spelled(q, done.components).hold_out_perturbation
