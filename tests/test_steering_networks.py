@@ -337,3 +337,12 @@ def test_the_command_plans_on_a_network(tmp_path, capsys):
         assert cli.main([*asked, *change, "--out", str(tmp_path / "other")]) == 2
         said = capsys.readouterr().err
         assert says in said and said.count("\n") == 1
+
+
+def test_what_was_learned_is_seen():
+    "The history rises from few cells that arrive to the exact optimum, and its steps go on from stage to stage."
+    plan = rp.steer(bn.blood_network(), **BLOOD, steps=2, effort=24_576, n_cells=50)
+    seen = plan.history
+    assert seen["steps"].is_monotonic_increasing and list(seen["stage"].unique()) == ["trpo", "ppo"]
+    assert seen["arrives"].iloc[0] < 0.5 and seen["arrives"].iloc[-1] > 0.8 * plan.optimum[0]
+    assert rp.plot_learning(plan, show=False).axes[0].get_ylabel() == "share of cells that arrive"

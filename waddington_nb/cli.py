@@ -18,6 +18,7 @@ import os
 import sys
 import time
 import warnings
+from functools import partial
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -302,7 +303,7 @@ def parser() -> argparse.ArgumentParser:
     for add in (add_run_options, add_data_options, add_time_options):
         add(check)
     check.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    demo = commands.add_parser("demo", help="`run` on simulated haematopoiesis, no file needed")
+    demo = commands.add_parser("demo", help="predict and steer simulated haematopoiesis, no file needed")
     add_fit_options(demo, "runs/demo")
     add_landscape_options(
         commands.add_parser("landscapes", help="who escapes from deceptive landscapes whose optimum is known")
@@ -446,8 +447,8 @@ def meaning_pieces(model, cells, lookup, task: Task | None = None) -> MeaningPie
     return MeaningPieces(meaning_section(found, pictures), pictures, files)
 
 # %% ../nbs/50_cli.ipynb #ae9fed9c
-def execute(task: Task, options: argparse.Namespace, data: str) -> Path:
-    "Fit, predict, score and write everything into `options.out`; returns the path of the report."
+def execute(task: Task, options: argparse.Namespace, data: str, *, also=MeaningPieces) -> Path:
+    "Fit, predict, score and write everything, with what `also()` adds, into `options.out`; returns the path of the report."
     from waddington_nb.prediction import fit
     from waddington_nb.reports import evaluate, report_figures, report_page
     from waddington_nb.representations import check_n_latent
@@ -464,19 +465,18 @@ def execute(task: Task, options: argparse.Namespace, data: str) -> Path:
         cells = model.predict(task)
         report = evaluate(task, {"policy": {options.seed: cells}})
         pictures = report_figures(report, model.history)
-        meant = meaning_pieces(model, cells, lookup, task)
+        meant, more = meaning_pieces(model, cells, lookup, task), also()
         page = report_page(
             report, pictures, settings=settings_of(what, data), intervals=response_interval(model, cells),
-            first=answered(model, cells), notes=learning_notes(model), extra=meant.section,
+            first=answered(model, cells), notes=learning_notes(model), extra=meant.section | more.section,
         )  # fmt: skip
         files = {"report.html": page.encode(), "metrics.csv": csv_bytes(report.table)}
         files |= {
             "training.csv": model.history.to_csv(index=False).encode(),
             "policy.safetensors": policy_bytes(model),
         }
-        files |= (
-            {"config.json": config_bytes(what, data)} | _pictures(pictures | meant.pictures) | meant.files
-        )
+        pictures |= meant.pictures | more.pictures
+        files |= {"config.json": config_bytes(what, data)} | _pictures(pictures) | meant.files | more.files
         tables = {"predicted.h5ad": without_paths(cells), "trajectories.h5ad": trajectories(cells)}
         publish(options.out, files, tables, model=model)
     print(f"{answered(model, cells)} {report.verdict()}".strip())
@@ -933,12 +933,29 @@ def _check_positions(task: TimeCourseTask, positions) -> None:
             "no gene of --gene-positions has a peak within 100 kb; give positions of the same genome build"
         )
 
+# %% ../nbs/50_cli.ipynb #b46411f8
+def _demo_steering(seed: int) -> MeaningPieces:
+    "Section and picture of a plan from one lineage into another."
+    from waddington_nb.networks import blood_network
+    from waddington_nb.plots import png
+    from waddington_nb.reports import html_figures, html_note, html_table
+    from waddington_nb.reprogramming import plot_learning, steer as make_plan
+
+    asked = {"source": "Cebpa-Pu.1-Gfi1", "target": "Gata1-Fog1-EKLF-SCL", "steps": 2, "effort": 40_000}
+    plan = make_plan(blood_network(), **asked, seed=seed)
+    picture = png(plot_learning(plan, show=False))
+    said = f"Granulocytes are to become erythrocytes, with two interventions at most. {plan.verdict()} {plan.notes[0]}"
+    shown = html_figures((picture, "cells that arrive and interventions a cell, over training"))
+    parts = [html_note(said), shown, html_table(plan.rules().round(3))]
+    return MeaningPieces({"From one valley into another": parts}, {"steering": picture})
+
 # %% ../nbs/50_cli.ipynb #53cda09b
 def demo(options: argparse.Namespace) -> None:
-    "`waddington demo`: knock-outs in simulated haematopoiesis, one donor held out."
+    "`waddington demo`: knock-outs in simulated haematopoiesis, one donor held out; then one lineage is steered into another."
     task = Task(haematopoiesis(seed=0), group_key="donor", hold_out_group="donor 1", time_key="time")
     options.latent = min(options.latent, 10)
-    print(execute(task, options, "simulated haematopoiesis (Krumsiek et al. 2011), seed 0"))
+    title = "simulated haematopoiesis (Krumsiek et al. 2011), seed 0"
+    print(execute(task, options, title, also=partial(_demo_steering, options.seed)))
 
 # %% ../nbs/50_cli.ipynb #26f4032b
 def datasets(options: argparse.Namespace) -> None:

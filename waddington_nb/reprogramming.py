@@ -7,8 +7,8 @@ __all__ = ['COST', 'WORTH', 'StateLike', 'THEN', 'holds_of', 'hold_name', 'hold_
            'all_pairs', 'NetworkCells', 'ReprogrammingWorld', 'MaskedPolicy', 'network_agent', 'played', 'train_policy',
            'train_network_policy', 'abstaining', 'ExactMoves', 'ExactSetting', 'backward', 'ExactAnswer',
            'random_choice', 'greedy_choice', 'FixedSequence', 'beam_sequence', 'sequence_success', 'exact_sequence',
-           'control_set', 'source_states', 'goal_of', 'wilson', 'ranked_singles', 'Plan', 'NetworkPlan', 'steer',
-           'steer_network']
+           'control_set', 'source_states', 'goal_of', 'wilson', 'ranked_singles', 'Plan', 'NetworkPlan',
+           'plot_learning', 'steer', 'steer_network']
 
 # %% ../nbs/39_reprogramming.ipynb #f69f37dc
 import ast
@@ -25,6 +25,7 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from safetensors.torch import save as save_tensors
 from scipy import sparse
 from scipy.stats import binomtest
@@ -49,8 +50,8 @@ from waddington_nb.networks import (
     run_network,
     state_table,
 )
-from .plots import plot_training, png
-from .policies import Categorical, Policy, mode
+from .plots import png
+from .policies import Categorical, Policy, mode, sample
 from .reports import html_figures, html_note, html_notes, html_page, html_settings, html_table
 from .training import PPO, TRPO, Agent, agent_for, train
 from .worlds import Restart, Step, restarted
@@ -437,9 +438,11 @@ def train_policy(world, **options) -> tuple[Agent, pd.DataFrame]:
 def _practise(world: ReprogrammingWorld, agent: Agent, stage, seed: int, rows: list, callback) -> None:
     "One stage; its history goes to the end of `rows`."
 
+    before = rows[-1]["steps"] if rows else 0
+
     def note(agent: Agent, row: dict):
-        rows.append(row)
-        return callback and callback(agent, row)
+        rows.append(row | {"steps": before + row["steps"]})
+        return callback and callback(agent, rows[-1])
 
     try:
         train(world, agent, [stage], seed=seed, n_envs=512, gamma=1.0, gae_lambda=0.9, callback=note)
@@ -951,7 +954,9 @@ class NetworkPlan(Plan):
     best: tuple[str, ...]  # the best fixed sequence that was found
     notes: tuple[str, ...]  # what is proved, and what is not known
     optimum: tuple[float, float] | None  # success and interventions of the best policy, where it is known
-    history: pd.DataFrame = field(repr=False)  # of training
+    history: pd.DataFrame = field(
+        repr=False
+    )  # of training: stage, steps, arrives, interventions, return, ...
     world: ReprogrammingWorld = field(repr=False)
     agent: Agent = field(repr=False)
 
@@ -1081,6 +1086,26 @@ def _plot(plan: NetworkPlan, ax: Axes | None, show: bool) -> Axes:
         plt.show()
     return ax
 
+# %% ../nbs/39_reprogramming.ipynb #b1593f70
+def plot_learning(plan: NetworkPlan, *, show: bool = True) -> Figure:
+    "Cells that arrive and interventions a cell, over training, one colour per stage; dashed, no intervention and the exact optimum."
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3.2), layout="constrained")
+    for name, rows in plan.history.groupby("stage", sort=False):
+        for ax, column in ((left, "arrives"), (right, "interventions")):
+            ax.plot(rows["steps"], rows[column], "o-", ms=3, label=name.upper())
+    if plan.optimum is not None:
+        for ax, best in zip((left, right), plan.optimum, strict=True):
+            ax.axhline(best, color="k", ls="--", lw=1, label="exact optimum")
+    single = plan.table.loc[plan.table["kind"] == "single", "arrives"].max()
+    left.axhline(single, color="0.4", ls=":", lw=1.2, label="best single intervention")
+    left.axhline(0, color="0.6", ls="--", lw=1, label="no intervention")
+    left.set(xlabel="simulated interventions", ylabel="share of cells that arrive", ylim=(-0.05, 1.08))
+    right.set(xlabel="simulated interventions", ylabel="interventions a cell", ylim=(0, None))
+    left.legend(frameon=False, fontsize=7)
+    if show:
+        plt.show()
+    return figure
+
 # %% ../nbs/39_reprogramming.ipynb #6362b798
 _NETWORK_NOTE = """arrives: share of simulated cells that end in the target, with a 95 % interval (arrives_low, arrives_high); null_arrives: what it
 must beat, doing nothing for a single intervention, the best single one for a sequence and for the policy. cost: of the interventions per
@@ -1090,8 +1115,8 @@ cell, in arrivals. Rows are ordered by arrivals less cost. Steps of a sequence a
 def _page(plan: NetworkPlan, settings: Mapping[str, object] | None, notes: Sequence[str]) -> str:
     names = plan.world.questions.names or ["source", "target"]
     learned = (
-        png(plot_training(plan.history, show=False).figure),
-        "return of the policy over training steps",
+        png(plot_learning(plan, show=False)),
+        "cells that arrive and interventions a cell, over training",
     )
     sections = {
         "Plans": [html_note(_NETWORK_NOTE), html_table(plan.table.round(4), save_as="plan.csv")],
@@ -1170,6 +1195,17 @@ def _checked(steps: int, noise: float, hold_time: float | None) -> None:
     if hold_time is not None and not hold_time > 0:
         raise DataError(f"hold_time is {hold_time}; give updates per gene above 0, or None to hold to rest")
 
+# %% ../nbs/39_reprogramming.ipynb #b6d606a7
+def _watcher(world: ReprogrammingWorld, cells: int = 200) -> Callable[[Agent, dict], None]:
+    "A callback of training that adds to the history: share of cells that arrive, and interventions a cell."
+
+    def watch(agent: Agent, row: dict) -> None:
+        luck = torch.Generator().manual_seed(row["steps"])
+        seen = played(world, lambda observation: sample(agent.policy(observation), luck), cells).loc[0]
+        row |= {"arrives": seen["success"], "interventions": seen["interventions"]}
+
+    return watch
+
 # %% ../nbs/39_reprogramming.ipynb #3816562d
 @singledispatch
 def steer(model, *arguments, **options) -> Plan:
@@ -1205,7 +1241,9 @@ def steer_network(
     how = {"horizon": steps, "noise": noise, "permanent": permanent, "hold_time": hold_time}
     world = ReprogrammingWorld(questions, holds=holds, costs=costs, **how)
     optimum = _optimum(world)
-    agent, history = train_policy(world, seed=seed, find=effort // 2, spare=effort // 2)
+    agent, history = train_policy(
+        world, seed=seed, find=effort // 2, spare=effort // 2, callback=_watcher(world)
+    )
     policy = played(world, lambda observation: mode(agent.policy(observation)), n_cells, seed).loc[0]
     best = beam_sequence(world, 0, seed=seed)
     if max(policy["success"], best.success) == 0:
