@@ -141,7 +141,7 @@ def commands_of(text: str) -> list[str]:
     return [line.strip() for line in lines if re.match(r"\s*(\S*/)?waddington ", line)]
 
 
-SOURCES = {name: "\n\n".join(c.source for c in cells_of(name)) for name in [*LESSONS, "50_cli.ipynb"]}
+SOURCES = {name: "\n\n".join(c.source for c in cells_of(name)) for name in [*LESSONS, "46_cli.ipynb"]}
 COMMANDS = sorted(
     {c for text in (*SOURCES.values(), (ROOT / "README.md").read_text()) for c in commands_of(text)}
 )
