@@ -18,8 +18,9 @@ def blood() -> testbeds.NetworkWorld:
 
 
 def network(blood, **changed):
-    moves = dict(zip([("Gata1", True)], blood.walks, strict=False))
-    return testbeds.NetworkWorld(**({"network": blood.network, "moves": moves, "pairs": [(0, 0)]} | changed))
+    return testbeds.NetworkWorld(
+        **({"table": blood.table, "holds": [("Gata1", True)], "pairs": [(0, 0)]} | changed)
+    )
 
 
 @pytest.mark.parametrize(
@@ -29,7 +30,7 @@ def network(blood, **changed):
         ("target [1.6, 0.0] is no attractor", lambda _: testbeds.LandscapeWorld(replace(ls.trap(), target=(1.6, 0.0)))),
         ("is unstable here", lambda _: testbeds.LandscapeWorld(replace(ls.trap(), dt=1.0))),
         ("has no control; give it one", lambda _: testbeds.LandscapeWorld(replace(ls.trap(), landscape=replace(ls.trap().landscape, control=None)))),
-        ("is no fixed point; choose one of attractors", lambda b: network(b, pairs=[(0, 1)])),
+        ("is no fixed point; choose one of exact_attractors", lambda b: network(b, pairs=[(0, 1)])),
         ("pairs must be (start, goal) rows of state numbers below 2048", lambda b: network(b, pairs=[(0, 4000)])),
         ("pairs must be (start, goal) rows", lambda b: network(b, pairs=[0, 1])),
         ("no landscape 'horse'; did you mean 'horseshoe'", lambda _: escape.case("horse")),
