@@ -328,7 +328,7 @@ def _steps(landscape: str, iterations: int) -> int:
 QUICK = {
     "landscapes": ("trap",),
     "methods": (*REFERENCES, "TRPO → PPO", "TRPO → PPO, restarts"),
-    "iterations": 72,
+    "iterations": 48,
 }
 
 # %% ../nbs/18_escape.ipynb #80271dde
