@@ -44,22 +44,14 @@ def cells_file(tmp_path, cells) -> Path:
     return path
 
 
+ARMS = ["--perturbation-key", "perturbation", "--control", "control"]
+GROUPS = [*ARMS, "--group-key", "cell_type"]
 QUICK = ["--steps", "8000", "--latent", "8"]
 
 
 def arguments(path, out, *more) -> list[str]:
     "Arguments of a quick run on a made-up file."
-    keys = [
-        "--perturbation-key",
-        "perturbation",
-        "--control",
-        "control",
-        "--group-key",
-        "cell_type",
-        "--hold-out",
-        "NK",
-    ]
-    return ["run", str(path), *keys, *QUICK, "--out", str(out), *map(str, more)]
+    return ["run", str(path), *GROUPS, "--hold-out", "NK", *QUICK, "--out", str(out), *map(str, more)]
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import ARMS, GROUPS
 from scipy import sparse
 
 import waddington_nb.measurements as measurements
@@ -144,32 +145,14 @@ def test_values_that_stand_out_in_the_middle_of_a_pass(crowd, tmp_path):
 def test_samples_that_are_too_small(crowd, tmp_path, waddington):
     assert "give at least 20" in refused(crowd, max_cells_per_condition=19)
     path = written(crowd, tmp_path / "c.h5ad")
-    asked = [
-        "--perturbation-key",
-        "perturbation",
-        "--control",
-        "control",
-        "--group-key",
-        "cell_type",
-        "--hold-out",
-        "NK",
-    ]
+    asked = [*GROUPS, "--hold-out", "NK"]
     code, said = waddington("run", path, *asked, "--max-cells-per-condition", "5", "--out", tmp_path / "run")
     assert code == 2 and "max_cells_per_condition is 5" in said and not (tmp_path / "run").exists()
 
 
 def test_a_run_says_what_it_would_cost_and_what_it_did(crowd, tmp_path, capsys, monkeypatch):
     path, out = written(crowd, tmp_path / "c.h5ad"), tmp_path / "run"
-    command = [
-        "run",
-        str(path),
-        "--perturbation-key",
-        "perturbation",
-        "--control",
-        "control",
-        "--out",
-        str(out),
-    ]
+    command = ["run", str(path), *ARMS, "--out", str(out)]
     assert cli.main([*command, "--dry-run"]) == 0
     said = capsys.readouterr().out
     assert "900 cells" in said and "expected: " in said and "GB of memory" in said and not out.exists()

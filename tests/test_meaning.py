@@ -6,6 +6,7 @@ import importlib
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import ARMS
 from scipy import stats
 
 import waddington_nb as wd
@@ -273,14 +274,7 @@ def test_the_command_line_refuses_before_it_fits(cells, tmp_path, capsys, option
     from waddington_nb.cli import main
 
     cells.write_h5ad(tmp_path / "cells.h5ad")
-    asked = [
-        "run",
-        str(tmp_path / "cells.h5ad"),
-        "--perturbation-key",
-        "perturbation",
-        "--control",
-        "control",
-    ]
+    asked = ["run", str(tmp_path / "cells.h5ad"), *ARMS]
     assert main([*asked, "--out", str(tmp_path / "out"), *options]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert said in line

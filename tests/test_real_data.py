@@ -4,6 +4,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import GROUPS
 
 QUICK = ["--steps", "12000"]
 COLUMNS = "modality group perturbation method metric genes seed value null ceiling ci_low ci_high".split()
@@ -40,16 +41,7 @@ def test_runs_to_a_report(real_data, waddington, tmp_path, name, options):
 def test_kang_held_out_cell_type(real_data, waddington, tmp_path):
     "Better than both nulls in a cell type that was never seen perturbed, and the right genes go up."
     out = tmp_path / "out"
-    options = [
-        "--perturbation-key",
-        "perturbation",
-        "--control",
-        "control",
-        "--group-key",
-        "cell_type",
-        "--hold-out",
-        "CD4 Naive T",
-    ]
+    options = [*GROUPS, "--hold-out", "CD4 Naive T"]
     code, said = waddington("run", real_data("kang18_ifnb_counts.h5ad"), *options, "--out", out)
     assert code == 0, said
     table = (
