@@ -106,3 +106,6 @@ def test_a_contest_that_was_stopped_goes_on(cells, tmp_path):
     assert scores.to_csv() == whole.to_csv()
     with pytest.raises(wd.DataError, match="is of another contest"):
         wd.leaderboard(cells, {"theirs": stopped}, **keys)
+    cells.X[0, 0] += 1
+    with pytest.raises(wd.DataError, match="is of another contest"):
+        wd.leaderboard(cells, {"ours": stopped}, **keys)

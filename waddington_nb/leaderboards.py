@@ -16,6 +16,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from scipy import sparse
 from scipy.stats import rankdata
 from tqdm.auto import tqdm
 
@@ -203,9 +204,12 @@ def _one_unit(unit: str, adata: ad.AnnData, held_by: str, methods, seeds, keys) 
 
 # %% ../nbs/33_leaderboards.ipynb #8188d835
 def _contest(adata: ad.AnnData, over: str, methods: Mapping[str, Competitor], seeds, keys: dict) -> str:
-    "What kept rows must agree on, as a digest."
+    "What kept rows must agree on, as a digest of data, labels, and all that was asked."
     told = [__version__, over, list(methods), list(map(int, seeds)), sorted(keys.items()), adata.shape]
-    return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
+    digest = hashlib.sha256(repr(told).encode())
+    digest.update(adata.X.data if sparse.issparse(adata.X) else np.ascontiguousarray(adata.X))
+    digest.update(pd.util.hash_pandas_object(adata.obs.astype(str)).to_numpy())
+    return digest.hexdigest()[:16]
 
 # %% ../nbs/33_leaderboards.ipynb #fc626531
 def _read_kept(path: Path, contest: str) -> dict[str, pd.DataFrame]:
@@ -228,7 +232,7 @@ def _read_kept(path: Path, contest: str) -> dict[str, pd.DataFrame]:
 class _Kept:
     "Tables of units as they are finished, or why there is none; in a file, if there is a path."
 
-    def __init__(self, path: Path | None, contest: str):
+    def __init__(self, path: Path | None = None, contest: str = ""):
         self.path, self.contest = path, contest
         self.tables = _read_kept(path, contest) if path is not None and path.exists() else {}
 
@@ -263,7 +267,7 @@ def leaderboard(
     found, aside = _find_units(adata, over, **keys)
     units = _asked_units(_spelled(units, adata, over, **keys), found, aside)
     methods = _NULLS | dict(methods)
-    kept = _Kept(None if kept is None else Path(kept), _contest(adata, over, methods, seeds, keys))
+    kept = _Kept(Path(kept), _contest(adata, over, methods, seeds, keys)) if kept else _Kept()
     one = partial(_one_unit, adata=adata, held_by=_HELD_BY[over], methods=methods, seeds=seeds, keys=keys)
     runs = sum(len(seeds) if _takes_seed(method) else 1 for method in methods.values())
     missing = [unit for unit in units if unit not in kept.tables]
