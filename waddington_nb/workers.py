@@ -50,13 +50,19 @@ def _through(client, function: Callable, items: list, tick: Callable) -> list:
         tick(items[i], found[i])
     return found
 
+# %% ../nbs/01_workers.ipynb #ea5f8ee4
+_SETTINGS = {
+    "distributed.admin.large-graph-warning-threshold": "1 TiB",
+    "distributed.worker.profile.enabled": False,  # it looks at the stack a hundred times a second
+    "logging.distributed": "error",
+}
+
 # %% ../nbs/01_workers.ipynb #work0011
 @contextmanager
 def _client(workers: int | None, scheduler: str | None) -> Iterator:
     "A client of new workers here, or of a running scheduler. Raises `DataError`."
     dask, distributed = _dask()
-    quiet = {"distributed.admin.large-graph-warning-threshold": "1 TiB", "logging.distributed": "error"}
-    with dask.config.set(quiet):
+    with dask.config.set(_SETTINGS):
         if scheduler is not None:
             with _answering(distributed, scheduler) as client:
                 yield client
