@@ -6,7 +6,7 @@
 __all__ = ['PRIOR_HELP', 'COMMANDS', 'add_data_options', 'add_run_options', 'add_meaning_options', 'add_predict_options',
            'add_time_options', 'add_fit_options', 'add_steer_options', 'add_landscape_options', 'add_paper_options',
            'parser', 'make_stages', 'pick_device', 'asked_of', 'task_of', 'control_of', 'say', 'fit_options',
-           'settings_of', 'config_bytes', 'lookup_of', 'MeaningPieces', 'meaning_pieces', 'execute', 'policy_bytes',
+           'settings_of', 'config_bytes', 'lookup_of', 'PagePieces', 'meaning_pieces', 'execute', 'policy_bytes',
            'answered', 'learning_notes', 'run', 'predict', 'predict_missing', 'grid_text', 'write_forecast',
            'predict_new', 'steer', 'steer_genes', 'steer_screen', 'check', 'time_task', 'run_times', 'demo', 'datasets',
            'landscapes', 'reproduce_paper', 'main']
@@ -424,18 +424,18 @@ def _no_meaning(options: argparse.Namespace, what: str) -> None:
         )
 
 # %% ../nbs/46_cli.ipynb #56c3484d
-class MeaningPieces(NamedTuple):
-    "What `--sets` and `--regulators` add to a page and a folder; nothing without them."
+class PagePieces(NamedTuple):
+    "What is added to a page and a folder beside the prediction; nothing by default."
 
     section: dict[str, list[str]] = {}
     pictures: dict[str, bytes] = {}
     files: dict[str, bytes] = {}
 
 
-def meaning_pieces(model, cells, lookup, task: Task | None = None) -> MeaningPieces:
+def meaning_pieces(model, cells, lookup, task: Task | None = None) -> PagePieces:
     "Pathways and regulators of predicted cells, beside those of the real ones of a task."
     if lookup is None:
-        return MeaningPieces()
+        return PagePieces()
     from waddington_nb.courses import meaning_figures, meaning_of, meaning_section
 
     found = meaning_of(model, cells, lookup, task)
@@ -444,10 +444,10 @@ def meaning_pieces(model, cells, lookup, task: Task | None = None) -> MeaningPie
         [] if found.real is None else [found.real.assign(cells="real")]
     )
     files = {"enrichment.csv": csv_bytes(pd.concat(tables, ignore_index=True))}
-    return MeaningPieces(meaning_section(found, pictures), pictures, files)
+    return PagePieces(meaning_section(found, pictures), pictures, files)
 
 # %% ../nbs/46_cli.ipynb #ae9fed9c
-def execute(task: Task, options: argparse.Namespace, data: str, *, also=MeaningPieces) -> Path:
+def execute(task: Task, options: argparse.Namespace, data: str, *, also=PagePieces) -> Path:
     "Fit, predict, score and write everything, with what `also()` adds, into `options.out`; returns the path of the report."
     from waddington_nb.prediction import fit
     from waddington_nb.reports import evaluate, report_figures, report_page
@@ -934,7 +934,7 @@ def _check_positions(task: TimeCourseTask, positions) -> None:
         )
 
 # %% ../nbs/46_cli.ipynb #b46411f8
-def _demo_steering(seed: int) -> MeaningPieces:
+def _demo_steering(seed: int) -> PagePieces:
     "Section and picture of a plan from one lineage into another."
     from waddington_nb.networks import blood_network
     from waddington_nb.plots import png
@@ -947,7 +947,7 @@ def _demo_steering(seed: int) -> MeaningPieces:
     said = f"Granulocytes are to become erythrocytes, with two interventions at most. {plan.verdict()} {plan.notes[0]}"
     shown = html_figures((picture, "cells that arrive and interventions a cell, over training"))
     parts = [html_note(said), shown, html_table(plan.rules().round(3))]
-    return MeaningPieces({"From one valley into another": parts}, {"steering": picture})
+    return PagePieces({"From one valley into another": parts}, {"steering": picture})
 
 # %% ../nbs/46_cli.ipynb #53cda09b
 def demo(options: argparse.Namespace) -> None:

@@ -20,8 +20,8 @@ from waddington_nb.tasks import (
     Crowd,
     LabelledCells,
     Question,
-    _rows_of,
-    _spelled,
+    cell_rows,
+    spelled,
     ask,
     hold_out,
     pair,
@@ -102,9 +102,9 @@ def estimate(
     q = ask(perturbation_key=perturbation_key, control=control, **options)
     rows = open_rows(data, q.layer) if isinstance(data, str | Path) else None
     if rows is None:
-        rows = _rows_of(read(data) if isinstance(data, str | Path) else data, q)
+        rows = cell_rows(read(data) if isinstance(data, str | Path) else data, q)
     crowd, _ = survey(rows, q)
-    cells, q = _held(crowd), _spelled(q, crowd.done.components)
+    cells, q = _held(crowd), spelled(q, crowd.done.components)
     parts = hold_out(cells, q)
     pairs = pair(cells, parts, q)
     start = sum((parts.is_start & (cells.group == group)).sum() for group, _ in pairs.test_conditions)

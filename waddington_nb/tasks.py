@@ -492,7 +492,7 @@ def _wanted_labels(done: Perturbations, q: Question) -> list[str] | None:
     return [*found, done.control]
 
 # %% ../nbs/04_tasks.ipynb #1c7c5f9d
-def _spelled(q: Question, components: Components) -> Question:
+def spelled(q: Question, components: Components) -> Question:
     "The question with the held-out perturbation as the data spell it (`B+A` is `A+B`)."
     held = q.hold_out_perturbation
     return q if held is None else replace(q, hold_out_perturbation=components.canonical(held))
@@ -687,7 +687,7 @@ def survey(rows: CellRows, q: Question) -> tuple[Crowd, list[str]]:
     most = q.max_cells_per_condition or fair_share(sizes, MAX_CELLS)
     kept = sampled_rows(rows.obs.index, stratum, most, q.seed)
     notes += [] if len(kept) == taken.sum() else [_sampled_note(len(kept), taken.sum(), most, q.seed)]
-    held = _spelled(q, done.components).hold_out_perturbation
+    held = spelled(q, done.components).hold_out_perturbation
     parts = split(
         done.label, group, done.control, hold_out_group=q.hold_out_group, hold_out_perturbation=held
     )
@@ -705,7 +705,7 @@ def _take(rows: CellRows, kept: np.ndarray, q: Question) -> ad.AnnData:
     return ad.AnnData(X, rows.obs.iloc[kept], rows.var, dict(rows.uns), layers=layers)
 
 # %% ../nbs/04_tasks.ipynb #ec96b315
-def _rows_of(data: ad.AnnData, q: Question) -> CellRows:
+def cell_rows(data: ad.AnnData, q: Question) -> CellRows:
     "The cells of an AnnData by rows. Raises `DataError`."
     data = take_layer(data.to_memory() if data.isbacked else data, q.layer)
     _require_x(data, "the AnnData")
@@ -730,7 +730,7 @@ def thin_out(data: ad.AnnData | str | Path, q: Question) -> tuple[ad.AnnData, Cr
     if rows is None:
         if not isinstance(data, ad.AnnData) or data.n_obs <= limit:
             return data, None
-        rows = _rows_of(data, q)
+        rows = cell_rows(data, q)
     _require_unique(rows.obs.index, "obs")
     crowd, notes = survey(rows, q)
     sample = _take(rows, crowd.kept, q)
@@ -857,7 +857,7 @@ class Task:
         q = ask(**{name: value for name, value in locals().items() if name not in ("self", "data")})
         file, crowd = _opened(data, q)
         adata, cells = labelled_cells(file, q)
-        q = _spelled(q, cells.components)
+        q = spelled(q, cells.components)
         parts = hold_out(cells, q)
         pairs = pair(cells, parts, q)
         voters = {p for _, p in pairs.train_conditions}
