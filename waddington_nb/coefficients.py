@@ -106,7 +106,7 @@ def choose_pull(sums: Equations, units: Sequence[str], prior: np.ndarray) -> flo
         for k, pull in enumerate(PULLS):
             c = pulled_coefficients(sums.part(rest), prior, pull)[:SHARED]
             error[u, k] = sums.part(own).squared_error(c).mean()
-    return PULLS[surely_best(error, len(PULLS) - 1)]
+    return PULLS[surely_best(np.log(np.maximum(error, 1e-12)), len(PULLS) - 1)]
 
 # %% ../nbs/24_coefficients.ipynb #coefpoly
 @dataclass(frozen=True)
@@ -201,9 +201,11 @@ def scaled_distances(
 
 # %% ../nbs/24_coefficients.ipynb #coefscad
 def choose_scale(distances: np.ndarray, right: np.ndarray, units: Sequence[str]) -> float:
-    "The best of `SCALES` by `scaled_distances`, mean over units; 0 where none is nearer than no change and the correlations `right` are not positive."
+    "How far to go, one of `SCALES`, by `scaled_distances`; 0 where none is nearer than no change and the correlations `right` are not positive."
     mean = pd.DataFrame(distances).groupby(list(units)).mean().mean().to_numpy()
-    return SCALES[int(mean.argmin())] if mean.min() < 1 or np.mean(right) > 0 else 0.0
+    if mean.min() >= 1 and np.mean(right) <= 0:
+        return 0.0
+    return SCALES[surely_best(distances, len(SCALES) - 1) if mean[-1] < 1 else int(mean.argmin())]
 
 # %% ../nbs/24_coefficients.ipynb #coefcoun
 def counted_for(response: ResponseModel, left_out: Sequence[LeftOutCondition]) -> list[LeftOutCondition]:
