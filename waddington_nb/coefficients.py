@@ -408,14 +408,13 @@ def improvement(evidence: pd.DataFrame, over: str) -> dict[str, float]:
     "Mean improvement of left-out conditions `over` no_change or mean_shift, by metric, over all genes; energy distance relative to it."
     rows = evidence[evidence["genes"] == "all"]
     rows = rows[rows["matches"]] if rows["matches"].any() else rows
-    found = {}
+    found, mean = {}, lambda gain, unit: float(gain.groupby(unit).mean().mean())
     for metric, part in rows.groupby("metric", sort=False):
-        gain = (
-            part["value"] - part[over]
-            if metric == "pearson_delta"
-            else 1 - part["value"] / part[over].clip(1e-9)
-        )
-        found[metric] = float(gain.groupby(part["unit"]).mean().mean())
+        if metric == "pearson_delta":
+            found[metric] = mean(part["value"] - part[over], part["unit"])
+        else:
+            ratio = np.log(part["value"].clip(1e-9) / part[over].clip(1e-9))
+            found[metric] = 1 - float(np.exp(mean(ratio, part["unit"])))
     return found
 
 # %% ../nbs/24_coefficients.ipynb #8ab14b11
