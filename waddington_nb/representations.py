@@ -24,8 +24,7 @@ import torch
 from scipy import sparse
 from scipy.linalg import eigh
 from scipy.sparse.linalg import svds
-from scipy.special import ndtri
-from scipy.stats import binom
+from scipy.special import bdtr, bdtrik, ndtri
 from torch import Tensor, nn
 from torch.nn.functional import elu, leaky_relu
 
@@ -754,7 +753,9 @@ def binomial_quantile(u: np.ndarray, n: np.ndarray, p: np.ndarray) -> np.ndarray
     mean, rest = n[many] * p[many], ~few & ~many
     spread = np.sqrt(mean * (1 - p[many]))
     count[many] = np.clip(np.rint(mean + spread * ndtri(u[many])), 0, n[many])
-    count[rest] = binom.ppf(u[rest], n[rest], p[rest])
+    found = np.ceil(np.nan_to_num(bdtrik(u[rest], n[rest], p[rest])))  # not a number stands for 0
+    before = np.maximum(found - 1, 0)  # the inverse is continuous: it may be one too high
+    count[rest] = np.where(bdtr(before, n[rest], p[rest]) >= u[rest], before, found)
     return count
 
 # %% ../nbs/09_representations.ipynb #fd015d54
