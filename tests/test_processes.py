@@ -84,6 +84,15 @@ def updated(name: str, rank: int, size: int) -> dict[str, torch.Tensor]:
     return {f"{name}.{k}": v for k, v in agent.tensors().items()}
 
 
+def resumed(checkpoint: Path) -> dict[str, torch.Tensor]:
+    "The agent of a training that was stopped after seven iterations, and goes on from its checkpoint."
+    asked = {"seed": 3, "n_envs": 200, "checkpoint": checkpoint}
+    for stop in (lambda agent, row: row["steps"] >= 5600, None):
+        agent = agent_for(Hill(), 0, hidden=(16,))
+        train(Hill(), agent, [TRPO(steps=8000), PPO(steps=8000)], callback=stop, **asked)
+    return agent.tensors()
+
+
 def work(out: Path) -> None:
     "What each of two processes does."
     torch.distributed.init_process_group("gloo")
@@ -95,9 +104,9 @@ def work(out: Path) -> None:
     history = train(Hill(), agent, [TRPO(steps=8000), PPO(steps=8000)], seed=3, n_envs=200)
     found |= {f"trained.{k}": v for k, v in agent.tensors().items()}
     found["history"] = torch.tensor(history[["steps", "return"]].to_numpy().T.copy())
-    for options in {"n_envs": 201}, {"n_envs": 200, "checkpoint": out / "checkpoint"}:
-        with pytest.raises(DataError, match="cannot be shared by 2|keep no checkpoint"):
-            train(Hill(), agent, [PPO()], seed=3, **options)
+    with pytest.raises(DataError, match="cannot be shared by 2"):
+        train(Hill(), agent, [PPO()], seed=3, n_envs=201)
+    found |= {f"resumed.{k}": v for k, v in resumed(out / "checkpoint.safetensors").items()}
     save_file(found, out / f"{rank}.safetensors")
     torch.distributed.destroy_process_group()
 
@@ -114,6 +123,10 @@ def test_two_processes_are_one(tmp_path, monkeypatch):
     assert [process.wait(timeout=120) for process in both] == [0, 0]
     first, second = (load_file(tmp_path / f"{rank}.safetensors") for rank in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)  # to the bit
+    trained = {name: tensor for name, tensor in first.items() if name.startswith("trained.")}
+    assert all(
+        torch.equal(first[name.replace("trained", "resumed")], tensor) for name, tensor in trained.items()
+    )
     before = new_agent().tensors()
     for name, tensor in alone.items():
         torch.testing.assert_close(first[name], tensor, rtol=1e-7, atol=1e-7)

@@ -67,6 +67,18 @@ def test_importing_loads_nothing_heavy():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
-def test_fitting_needs_neither_muon_nor_nbdev():
-    code = "import sys, waddington_nb.cli, waddington_nb.evaluation; print([m for m in ('muon', 'mudata', 'nbdev', 'fastcore') if m in sys.modules])"
+def test_a_run_loads_only_what_it_needs():
+    "Each of these takes as long to import as a small run takes to score."
+    code = """
+import sys
+import numpy as np
+import waddington_nb.cli, waddington_nb.reports, waddington_nb.uncertainty
+from waddington_nb.metrics import differential_expression, wasserstein_1
+from waddington_nb.trajectories import diffusion_pseudotime
+
+x, y = np.random.default_rng(0).random((2, 30, 3))
+wasserstein_1(x, y), diffusion_pseudotime(x, 0), differential_expression(x, y)
+unwanted = "muon mudata nbdev fastcore scanpy sklearn scipy.stats networkx seaborn numba sympy ot"
+print([name for name in unwanted.split() if name in sys.modules])
+"""
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

@@ -2,11 +2,14 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import GROUPS
 
 import waddington_nb as wd
 from waddington_nb import workers
@@ -36,9 +39,8 @@ def test_a_killed_worker_is_replaced_and_its_task_done_again(cluster, tmp_path):
 
     here, came = os.getpid(), []
     alone = workers.each(product, range(8))
-    several = workers.each(
-        product, range(8), scheduler=cluster.scheduler_address, tick=lambda item, result: came.append(item)
-    )
+    keep = lambda item, result: (came.append(item), result)[1]
+    several = workers.each(product, range(8), scheduler=cluster.scheduler_address, keep=keep)
     assert (tmp_path / "tried").exists() and several == alone and sorted(came) == list(range(8))
 
 
@@ -109,3 +111,64 @@ def test_a_contest_that_was_stopped_goes_on(cells, tmp_path):
     cells.X[0, 0] += 1
     with pytest.raises(wd.DataError, match="is of another contest"):
         wd.leaderboard(cells, {"ours": stopped}, **keys)
+
+
+def test_workers_are_forks_that_find_the_package_loaded(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, sys\n"
+        "import waddington_nb.metrics\n"
+        "from waddington_nb.workers import each\n"
+        "def there(i):\n"
+        "    return os.getppid(), 'waddington_nb.metrics' in sys.modules\n"
+        "if __name__ == '__main__':\n"
+        "    found = each(there, range(4), workers=2)\n"
+        "    print(len({parent for parent, _ in found}), all(loaded for _, loaded in found))\n"
+    )
+    ran = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
+    assert ran.stdout.strip() == "1 True", ran.stderr
+
+
+def test_a_grid_that_workers_predict_is_that_of_one_process(cluster, cells, tmp_path, waddington):
+    missing = (cells.obs["cell_type"] == "B") & (cells.obs["perturbation"] != "control")
+    cells[~missing].copy().write_h5ad(tmp_path / "cells.h5ad")
+    asked = ["predict", tmp_path / "cells.h5ad", *GROUPS, "--stages", "none", "--latent", "8"]
+    at = ["--scheduler", cluster.scheduler_address]
+    for out, more in {"one": [], "several": at}.items():
+        assert waddington(*asked, "--out", tmp_path / out, *more)[0] == 0
+    one, several = (
+        sorted(p for p in (tmp_path / out).rglob("*") if p.is_file()) for out in ("one", "several")
+    )
+    assert [p.name for p in one] == [p.name for p in several] and "predicted.h5ad" in {p.name for p in one}
+    assert [p.read_bytes() for p in one] == [p.read_bytes() for p in several]
+
+
+def test_a_disk_that_is_full_and_a_kept_model(cells, tmp_path, waddington, monkeypatch):
+    missing = (cells.obs["cell_type"] == "B") & (cells.obs["perturbation"] != "control")
+    cells[~missing].copy().write_h5ad(tmp_path / "cells.h5ad")
+    asked = ["predict", tmp_path / "cells.h5ad", *GROUPS, "--stages", "none", "--latent", "8"]
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("waddington_nb.folders._room", full)
+        code, said = waddington(*asked, "--out", tmp_path / "full")
+    assert code == 2 and "No space left on device); free space there" in said
+    assert not list((tmp_path / "full").glob("*predicted*"))
+    code, said = waddington("predict", "--model", tmp_path, tmp_path / "cells.h5ad", "--workers", "2")
+    assert code == 2 and "--workers shares out a grid" in said
+
+
+def test_a_full_disk_on_a_worker_is_named(cluster):
+    def full(item: int):
+        raise OSError(28, "No space left on device", "/scratch/part")
+
+    with pytest.raises(wd.DataError, match=r"could not do 1 \(No space left on device\); see to its disk"):
+        workers.each(full, [1], scheduler=cluster.scheduler_address)
+
+
+@pytest.mark.parametrize("command", ["predict", "landscapes", "reproduce-paper"])
+def test_no_workers_at_all(command, waddington):
+    code, said = waddington(command, *["cells.h5ad"] * (command == "predict"), "--workers", "0")
+    assert code == 2 and "'0' is not a whole number of at least 1" in said

@@ -35,6 +35,7 @@ from waddington_nb.folders import (
     CHECKPOINT,
     FORECAST_OUTPUTS,
     OUTPUTS,
+    cells_by_parts,
     claim,
     csv_bytes,
     file_digest,
@@ -143,6 +144,7 @@ def add_predict_options(parser: argparse.ArgumentParser) -> None:
     add("--time", type=float, nargs="+", metavar="T", help=times)
     add("--prior", nargs="+", default=[], metavar="FILE", help=PRIOR_HELP)
     add_meaning_options(parser)
+    _add_workers(parser, "conditions to predict")
 
 # %% ../nbs/46_cli.ipynb #5e1c0a77
 def add_time_options(parser: argparse.ArgumentParser) -> None:
@@ -230,6 +232,14 @@ def add_steer_options(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, default=Path(out), metavar="DIR", help=f"output folder (default {out})")
     add("--debug", action="store_true", help="show the traceback of an error")
 
+# %% ../nbs/46_cli.ipynb #f17aeb81
+def _add_workers(parser: argparse.ArgumentParser, what: str) -> None:
+    "Options of who does the work."
+    told = f"processes that share the {what} (default: this one)"
+    parser.add_argument("--workers", type=_count, metavar="N", help=told)
+    told = "a running Dask scheduler, tcp://HOST:PORT, instead of --workers"
+    parser.add_argument("--scheduler", metavar="ADDRESS", help=told)
+
 # %% ../nbs/46_cli.ipynb #ebdb8356
 def add_landscape_options(parser: argparse.ArgumentParser) -> None:
     "Options of `landscapes`."
@@ -237,12 +247,7 @@ def add_landscape_options(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, default=Path(out), metavar="DIR", help=f"folder of escape.csv (default {out})")
     add("--seeds", type=_count, metavar="N", help="seeds of each method (default 3, with --quick 1)")
     add("--quick", action="store_true", help="the trap only, with and without restarts, under a minute")
-    add("--workers", type=_count, metavar="N", help="processes that share the runs (default: this one)")
-    add(
-        "--scheduler",
-        metavar="ADDRESS",
-        help="a running Dask scheduler, tcp://HOST:PORT, instead of --workers",
-    )
+    _add_workers(parser, "runs")
     add("--debug", action="store_true", help="show the traceback of an error")
 
 # %% ../nbs/46_cli.ipynb #4f41cbb8
@@ -261,6 +266,7 @@ def add_paper_options(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help=f"folder of tables and figures (default {out})",
     )
+    _add_workers(parser, "tables")
     add("--debug", action="store_true", help="show the traceback of an error")
 
 # %% ../nbs/46_cli.ipynb #14136506
@@ -576,8 +582,9 @@ def predict(options: argparse.Namespace) -> None:
 # %% ../nbs/46_cli.ipynb #0874cfaa
 def predict_missing(options: argparse.Namespace) -> Path:
     "Fit on all cells, predict the missing conditions, and write them with evidence; returns the path of the report."
-    from waddington_nb.prediction import fit, predict_requests, task_requests
+    from waddington_nb.prediction import fit, task_requests
     from waddington_nb.representations import check_n_latent
+    from waddington_nb.workers import prepare
 
     for name in ("perturbation_key", "control"):
         if getattr(options, name) is None:
@@ -585,6 +592,7 @@ def predict_missing(options: argparse.Namespace) -> Path:
     if options.time:
         raise DataError("--time needs --model: a model of times comes from `waddington run --hold-out-time`")
     check_n_latent(options.latent)
+    prepare(options.workers)
     device = pick_device(options.device)
     task = task_of(options, keep_genes=options.perturbation or ())
     if not options.prior:
@@ -597,9 +605,73 @@ def predict_missing(options: argparse.Namespace) -> Path:
     print(grid_text(task, requests))
     with locked(options.out):
         model = fit(task, **fit_options(options, what, device), prior=options.prior)
-        cells = predict_requests(model, requests, task.group_key)
-        write_forecast(options, what, model, cells, keep=True, lookup=lookup)
+        found = _grid(model, requests, options, task.group_key)
+        cells = found.cells if lookup is None else _read_back(found)
+        kept = {"genes": found.genes, "tables": {"predicted.h5ad": found.file}}
+        write_forecast(options, what, model, cells, keep=True, lookup=lookup, **kept)
     return options.out / "report.html"
+
+# %% ../nbs/46_cli.ipynb #56338e26
+class _Predicted(NamedTuple):
+    "Predicted conditions: cells (of a whole grid their labels only, X being in `file`), and the table of their genes."
+
+    cells: ad.AnnData
+    genes: pd.DataFrame
+    file: Path | None = None
+
+# %% ../nbs/46_cli.ipynb #33d7a233
+def _one_condition(numbered: tuple[int, object], model, group_key: str | None) -> _Predicted:
+    "A request, with its number, predicted."
+    from waddington_nb.prediction import predict_requests
+    from waddington_nb.time_reports import gene_table
+
+    cells = predict_requests(model, [numbered[1]], group_key)
+    kept = without_paths(cells)
+    kept.uns |= cells.uns
+    return _Predicted(kept, gene_table(model, cells))
+
+# %% ../nbs/46_cli.ipynb #553e2881
+def _grid(model, requests: Sequence, options: argparse.Namespace, group_key: str | None) -> _Predicted:
+    "All requests predicted, their cells in a file that is not in its place yet. Raises `DataError`."
+    from tqdm.auto import tqdm
+
+    from waddington_nb.workers import each
+
+    file = options.out / f".predicted.h5ad.{os.getpid()}.tmp"
+    sizes, one = [len(r.names) for r in requests], partial(_one_condition, model=model, group_key=group_key)
+    bar = tqdm(total=len(requests), unit="condition")
+    with bar, cells_by_parts(file, sizes, model.schema.genes) as add:
+
+        def keep(numbered: tuple, part: _Predicted) -> _Predicted:
+            add(numbered[0], part.cells)
+            bar.update()
+            return part._replace(cells=ad.AnnData(obs=part.cells.obs, uns=part.cells.uns))
+
+        parts = each(one, enumerate(requests), **_where(options), keep=keep)
+    return _joined(parts, model.schema.genes)._replace(file=file)
+
+# %% ../nbs/46_cli.ipynb #4e41f17a
+def _joined(parts: Sequence[_Predicted], genes: Sequence[str]) -> _Predicted:
+    "The labels and genes of several conditions as those of one grid."
+    table = pd.concat([part.genes for part in parts], ignore_index=True)
+    for key in parts[0].genes.attrs:
+        table.attrs[key] = min(part.genes.attrs[key] for part in parts)
+    obs = pd.concat([part.cells.obs for part in parts])
+    asked = pd.concat([part.cells.uns["waddington_questions"] for part in parts], ignore_index=True)
+    uns = parts[0].cells.uns | {"waddington_questions": asked}
+    return _Predicted(ad.AnnData(obs=obs, var=pd.DataFrame(index=list(genes)), uns=uns), table)
+
+# %% ../nbs/46_cli.ipynb #aa7f9558
+def _read_back(found: _Predicted) -> ad.AnnData:
+    "The cells of a grid with their expression, for what needs all of them."
+    cells = ad.read_h5ad(found.file)
+    cells.obs, cells.uns = found.cells.obs, found.cells.uns
+    return cells
+
+
+def _where(options: argparse.Namespace) -> dict:
+    "Who does the work, as `each` takes it."
+    return {"workers": options.workers, "scheduler": options.scheduler}
 
 # %% ../nbs/46_cli.ipynb #cliprd01
 def grid_text(task: Task, requests: Sequence, most: int = 30) -> str:
@@ -615,12 +687,14 @@ def grid_text(task: Task, requests: Sequence, most: int = 30) -> str:
     return pd.DataFrame([[measured(g, p) for p in names] for g in groups], groups, names).to_string()
 
 # %% ../nbs/46_cli.ipynb #aa10b988
-def write_forecast(options: argparse.Namespace, what: dict, model, cells, *, keep: bool, lookup=None) -> None:
-    "Write predicted cells, genes, evidence, page and, if `keep`, the model."
+def write_forecast(
+    options: argparse.Namespace, what: dict, model, cells, *, keep: bool, lookup=None, genes=None, tables=None
+) -> None:
+    "Write predicted cells (or their files, `tables`), genes, evidence, page and, if `keep`, the model."
     from waddington_nb.forecasts import forecast_figures
     from waddington_nb.time_reports import forecast_page, forecast_verdict, gene_table
 
-    genes = gene_table(model, cells)
+    genes = gene_table(model, cells) if genes is None else genes
     pictures, meant = forecast_figures(genes), meaning_pieces(model, cells, lookup)
     page = forecast_page(
         model,
@@ -639,7 +713,7 @@ def write_forecast(options: argparse.Namespace, what: dict, model, cells, *, kee
     files |= (
         {"config.json": config_bytes(what, options.data)} | _pictures(pictures | meant.pictures) | meant.files
     )
-    publish(options.out, files, _predicted_file(cells), model=model if keep else None)
+    publish(options.out, files, tables or _predicted_file(cells), model=model if keep else None)
     print(forecast_verdict(model, cells))
 
 # %% ../nbs/46_cli.ipynb #cliprd02
@@ -648,6 +722,9 @@ def predict_new(options: argparse.Namespace) -> Path:
     from waddington_nb.multiome import TimeCourseModel  # registers how it is loaded
     from waddington_nb.prediction import load_model
 
+    for name, value in _where(options).items():
+        if value is not None:
+            raise DataError(f"--{name} shares out a grid, and a kept model predicts at once; leave it out")
     model = load_model(options.model)
     of_times = isinstance(model, TimeCourseModel)
     if of_times:
@@ -978,8 +1055,7 @@ def landscapes(options: argparse.Namespace) -> None:
         raise DataError(f"{options.out} is a file; choose another --out")
     path, what = options.out / "escape.csv", QUICK if options.quick else {}
     seeds = range(options.seeds or (1 if options.quick else 3))
-    where = {"workers": options.workers, "scheduler": options.scheduler}
-    table = benchmark(path, seeds=seeds, progress=True, **where, **what)
+    table = benchmark(path, seeds=seeds, progress=True, **_where(options), **what)
     print(summary(table).round(3).to_string(index=False))
     print(path)
 
@@ -990,9 +1066,8 @@ def reproduce_paper(options: argparse.Namespace) -> None:
 
     if options.out.exists() and not options.out.is_dir():
         raise DataError(f"{options.out} is a file; choose another --out")
-    table = reproduce(
-        options.table, options.out, options.quick, options.seed, progress=True, data=options.data
-    )
+    asked = {"progress": True, "data": options.data, **_where(options)}
+    table = reproduce(options.table, options.out, options.quick, options.seed, **asked)
     print(table.round(3).to_string(index=False))
     print(options.out)
 

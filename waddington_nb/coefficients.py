@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from scipy.stats import t as student_t
+from scipy.special import stdtrit
 from torch import nn
 
 from .core import DataError
@@ -93,7 +93,7 @@ def surely_best(errors: np.ndarray, default: int) -> int:
     if n < 3:
         return default
     gain = errors[:, [default]] - errors
-    sure = gain.mean(axis=0) > student_t.ppf(0.95, n - 1) * gain.std(axis=0, ddof=1) / n**0.5
+    sure = gain.mean(axis=0) > stdtrit(n - 1, 0.95) * gain.std(axis=0, ddof=1) / n**0.5
     return min([default, *np.flatnonzero(sure)], key=lambda k: errors[:, k].mean())
 
 # %% ../nbs/24_coefficients.ipynb #63942d3b

@@ -310,7 +310,7 @@ def benchmark(
             bar.set_description(f"{run[0]}, {run[1]}", refresh=False)
             bar.update()
 
-        each(lambda run: run_one(*run, iterations), missing, workers=workers, scheduler=scheduler, tick=keep)
+        each(lambda run: run_one(*run, iterations), missing, workers=workers, scheduler=scheduler, keep=keep)
     return pd.concat([table[_there(table, *run, iterations)].iloc[:1] for run in wanted], ignore_index=True)
 
 # %% ../nbs/18_escape.ipynb #25166115

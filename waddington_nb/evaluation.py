@@ -15,17 +15,29 @@ from pathlib import Path
 import anndata as ad
 import numpy as np
 import pandas as pd
-from sklearn.metrics.pairwise import euclidean_distances
 
 from . import metrics
 from .core import DataError, write_h5ad
 from .labels import labels
 from .measurements import dense
-from .metrics import interval, resample_weights, weighted_mean, weighted_transport
+from waddington_nb.metrics import (
+    euclidean_distances,
+    interval,
+    populations,
+    resample_weights,
+    weighted_mean,
+    weighted_transport,
+)
 from .prediction import as_prediction, condition_rows
 from .representations import Representation
 from .tasks import Condition, Task, output_column
-from .trajectories import diffusion_pseudotime, dtw, medoid, ordered_means, reference_space
+from waddington_nb.trajectories import (
+    diffusion_pseudotime,
+    medoid,
+    ordered_means,
+    reference_space,
+    warped,
+)
 
 # %% ../nbs/27_evaluation.ipynb #28af5667
 _REMEDY = "make it with as_prediction(task, {(group, perturbation): start cells x genes})"
@@ -60,7 +72,9 @@ def _conditions(task: Task, cells: ad.AnnData, name: str) -> list[tuple[str, str
     for key in (*ours, *group):
         if key not in cells.obs:
             raise DataError(f"{name} lacks obs {key!r}; {_REMEDY}")
-    done = list(map(task.components.canonical, labels(cells.obs[ours[1]])))
+    done = labels(cells.obs[ours[1]])
+    spelled = {label: task.components.canonical(label) for label in np.unique(done).tolist()}
+    done = [spelled[label] for label in done.tolist()]
     groups = labels(cells.obs[task.group_key]).tolist() if group else ["all"] * len(done)
     found, asked = list(zip(groups, done, strict=True)), set(task.test_conditions)
     if other := [condition for condition in dict.fromkeys(found) if condition not in asked]:
@@ -243,7 +257,8 @@ def _draw(held: _HeldOutCells, cells: int, paths: int, n_bootstrap: int, seed: i
 def _path_score(path: np.ndarray, target: np.ndarray, weights: np.ndarray) -> np.ndarray:
     "DTW of the mean of `path` (cells × points × d) to `target` (points × d) for every row of weights over cells, (rows,)."
     means = np.einsum("rn,npd->rpd", weights, path)
-    return np.array([dtw(mean, target) for mean in means])
+    _, target = populations(means[0], target, ("the path", "the real path"))
+    return np.array([warped(mean, target) for mean in means])
 
 # %% ../nbs/27_evaluation.ipynb #1a93bb0c
 def _overlap_score(

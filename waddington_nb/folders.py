@@ -12,14 +12,16 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import singledispatch
 from pathlib import Path
 
 import anndata as ad
+import h5py
 import numpy as np
 import pandas as pd
+from anndata.io import write_elem
 
 from . import __version__
 from .core import DataError, write_bytes, write_h5ad
@@ -59,6 +61,8 @@ APART = {
     "data",
     "resume",
     "dry_run",
+    "workers",
+    "scheduler",
     "out",
     "debug",
     "device",
@@ -217,14 +221,49 @@ def publish(out: Path, files: Mapping[str, bytes], tables: Mapping[str, object],
         shutil.rmtree(aside, ignore_errors=True)
 
 # %% ../nbs/36_folders.ipynb #46e215b0
-def _write_table(path: Path, table: ad.AnnData | Mapping[str, ad.AnnData]) -> None:
-    "Write cells as .h5ad, or modalities as .h5mu."
-    if path.suffix == ".h5mu":
+def _write_table(path: Path, table: ad.AnnData | Mapping[str, ad.AnnData] | Path) -> None:
+    "Write cells as .h5ad, or modalities as .h5mu; a file that is written already is moved."
+    if isinstance(table, Path):
+        os.replace(table, path)
+    elif path.suffix == ".h5mu":
         from waddington_nb.multiome import write_h5mu
 
         write_h5mu(path, table)
     else:
         write_h5ad(path, table)
+
+# %% ../nbs/36_folders.ipynb #55004413
+@contextmanager
+def cells_by_parts(path: Path, sizes: Sequence[int], genes: Sequence[str]) -> Iterator[Callable]:
+    "Yields `add(i, cells)` for part i of so many cells of a file with X and the layer control. Raises `DataError`."
+    ends, tables = np.cumsum(sizes), [None] * len(sizes)
+    try:
+        with h5py.File(path, "w") as file:
+            write_elem(file, "/", ad.AnnData(var=pd.DataFrame(index=list(genes)), layers={}))
+            found = {name: _room(file, name, (sum(sizes), len(genes))) for name in ("X", "layers/control")}
+
+            def add(i: int, cells: ad.AnnData) -> None:
+                rows = slice(ends[i] - sizes[i], ends[i])
+                found["X"][rows], found["layers/control"][rows] = cells.X, cells.layers["control"]
+                tables[i] = cells.obs
+
+            yield add
+            write_elem(file, "obs", pd.concat(tables))
+    except BaseException as error:
+        path.unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
+        said = f"cannot write {path} ({error.strerror or error}); free space there or choose another --out"
+        raise DataError(said) from error
+
+# %% ../nbs/36_folders.ipynb #c96bba97
+def _room(file: h5py.File, name: str, shape: tuple[int, int]) -> h5py.Dataset:
+    "An array of an AnnData's file, to be filled."
+    if name in file:
+        del file[name]
+    array = file.create_dataset(name, shape, np.float32)
+    array.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
+    return array
 
 # %% ../nbs/36_folders.ipynb #bd43737e
 def without_paths(cells: ad.AnnData) -> ad.AnnData:

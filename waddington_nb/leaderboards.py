@@ -17,7 +17,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from scipy import sparse
-from scipy.stats import rankdata
 from tqdm.auto import tqdm
 
 from . import __version__
@@ -31,7 +30,7 @@ from .plots import COLOURS, METHOD_NAMES
 from .prediction import as_prediction
 from .tasks import LabelledCells, Task, arm_sizes, ask, labelled_cells, open_cells
 from .trajectories import reference_space
-from .workers import each
+from .workers import each, prepare
 
 # %% ../nbs/33_leaderboards.ipynb #5a5faeb4
 _HELD_BY = {
@@ -263,6 +262,7 @@ def leaderboard(
     Columns: held_out, group, perturbation, method, metric, genes, seed, value, null, ceiling; what has too few cells to
     be held out, or makes no `Task`, is named in `attrs['set_aside']`. Raises `DataError`, also where no unit makes one."""
     _check_contest(methods, seeds)
+    prepare(workers)
     adata = read(data) if isinstance(data, str | Path) else data
     found, aside = _find_units(adata, over, **keys)
     units = _asked_units(_spelled(units, adata, over, **keys), found, aside)
@@ -272,8 +272,8 @@ def leaderboard(
     runs = sum(len(seeds) if _takes_seed(method) else 1 for method in methods.values())
     missing = [unit for unit in units if unit not in kept.tables]
     with tqdm(total=runs * len(missing), disable=not progress, unit="run") as bar:
-        tick = lambda unit, table: (kept.add(unit, table), bar.set_postfix_str(unit), bar.update(runs))
-        each(one, missing, workers=workers, scheduler=scheduler, tick=tick)
+        keep = lambda unit, table: (kept.add(unit, table), bar.set_postfix_str(unit), bar.update(runs))
+        each(one, missing, workers=workers, scheduler=scheduler, keep=keep)
     refused = {unit: kept.tables[unit] for unit in units if isinstance(kept.tables[unit], DataError)}
     if len(refused) == len(units):
         raise next(iter(refused.values()))
@@ -299,6 +299,8 @@ def _resampled(values: np.ndarray, n_bootstrap: int, seed: int) -> np.ndarray:
 # %% ../nbs/33_leaderboards.ipynb #a5bb9254
 def _rank_rows(part: pd.DataFrame, n_bootstrap: int, seed: int) -> list[dict]:
     "Rows of `rank_methods` for one metric and gene set."
+    from scipy.stats import rankdata
+
     methods, values = _values(part)
     means = _resampled(values, n_bootstrap if len(values) > 1 else 0, seed)
     sign = -1 if part["metric"].iloc[0] in HIGHER_IS_BETTER else 1

@@ -41,6 +41,7 @@ from .tasks import variable_genes
 from .testbeds import ScreenWorld, screen_optimum
 from .training import Agent, PPO, TRPO, agent_for, iterations_of, train
 from .trajectories import dtw
+from .workers import each
 from .worlds import StateWorld
 
 # %% ../nbs/35_paper.ipynb #2653b63c
@@ -651,6 +652,9 @@ def reproduce(
     progress: bool = False,  # show a bar
     folder: str | Path | None = None,  # where data sets lie, instead of $WADDINGTON_DATA
     data: str | Path | None = None,  # a file of the user's, for a single table
+    *,
+    workers: int | None = None,  # processes that share the tables; see `each`
+    scheduler: str | None = None,  # of Dask, whose workers share the tables
 ) -> pd.DataFrame:
     "The paper's tables, rebuilt: a row per table, arm, method and seed. Raises `DataError` for an unknown table or unusable data."
     if table not in (*TABLES, "all"):
@@ -661,12 +665,11 @@ def reproduce(
     paths = {name: data or _path_of(name, folder) for name in names}
     if made := [name for name, path in paths.items() if path is None]:
         _say_simulated(made, progress)
-    from joblib import Parallel, cpu_count, delayed
-
-    jobs = [delayed(_one_table)(name, paths[name], quick, seed) for name in names]
-    each = Parallel(min(2, cpu_count(), len(jobs)), return_as="generator")(jobs)
-    with tqdm(each, total=len(jobs), disable=not progress, unit="table") as bar:
-        found = pd.concat(list(bar), ignore_index=True)
+    one = lambda name: _one_table(name, paths[name], quick, seed)
+    with tqdm(total=len(names), disable=not progress, unit="table") as bar:
+        keep = lambda name, rows: (bar.update(), rows)[1]
+        tables = each(one, names, workers=workers, scheduler=scheduler, keep=keep)
+    found = pd.concat(tables, ignore_index=True)
     if out is not None:
         _write_tables(found, Path(out))
     return found

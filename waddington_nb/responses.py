@@ -16,13 +16,12 @@ from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
-import ot
 import pandas as pd
 from scipy.spatial.distance import cdist
 
 from .core import DataError
 from .labels import Components, dose_of
-from .metrics import energy_distance
+from .metrics import energy_distance, transport
 from waddington_nb.priors import (
     PerturbationKernel,
     Similarity,
@@ -36,7 +35,7 @@ from .tasks import Task
 def transport_plan(control: np.ndarray, perturbed: np.ndarray) -> np.ndarray:
     "Exact optimal-transport plan of two populations (cells × d), squared Euclidean cost: cells × cells, sum 1."
     cost = cdist(control, perturbed, "sqeuclidean")
-    return ot.emd(ot.unif(len(control)), ot.unif(len(perturbed)), cost, numItermax=10_000_000)
+    return transport(cost).plan
 
 
 def transport_displacement(control: np.ndarray, perturbed: np.ndarray) -> np.ndarray:

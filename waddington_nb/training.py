@@ -228,16 +228,32 @@ def iterations_of(stages: Sequence[Stage], schedule: str, batch_steps: int) -> l
     part = lambda now, n: [Iteration(now, 1 - i / n, 1 - (i + 1) / n) for i in range(n)]
     return [iteration for now, steps in parts for iteration in part(now, math.ceil(steps / batch_steps))]
 
+# %% ../nbs/15_training.ipynb #d799310f
+def _rank() -> int:
+    "The number of this process among those that train together."
+    return torch.distributed.get_rank() if processes() > 1 else 0
+
+
+def _generators(generator: torch.Generator) -> dict[str, Tensor]:
+    "The state of the generator of every process, by name."
+    states = [generator.get_state()] * processes()
+    if processes() > 1:
+        torch.distributed.all_gather_object(states, generator.get_state())
+    return {f"generator.{rank}": state for rank, state in enumerate(states)}
+
 # %% ../nbs/15_training.ipynb #4fae660a
 def save_checkpoint(
     path: Path, agent: Agent, generator: torch.Generator, history: list[dict], identity: dict
 ) -> None:
     "Write a checkpoint, whole or not at all. Raises `DataError`, and keeps the last one, if a weight is not finite."
-    tensors = agent.tensors() | {"generator": generator.get_state()}
+    tensors = agent.tensors() | _generators(generator)
     if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
         raise DataError(f"training diverged; {path} keeps the last good state; lower learning rate or max_kl")
     header = {"identity": json.dumps(identity), "history": json.dumps(history)}
-    write_bytes(path, save_tensors(tensors, metadata=header))
+    if _rank() == 0:
+        write_bytes(path, save_tensors(tensors, metadata=header))
+    if processes() > 1:
+        torch.distributed.barrier()  # nobody goes on without it
 
 # %% ../nbs/15_training.ipynb #a3bd8acb
 def _read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict, list[dict]]:
@@ -260,7 +276,7 @@ def load_checkpoint(path: Path, agent: Agent, generator: torch.Generator, identi
                 f"checkpoint {path} is of another run: {key} was {saved.get(key)!r}, now {identity[key]!r}; "
                 "use the same options or another folder"
             )
-    generator.set_state(tensors.pop("generator"))
+    generator.set_state(tensors[f"generator.{_rank()}"])
     agent.load(tensors)
     return history
 
@@ -284,7 +300,7 @@ def train(
 ) -> pd.DataFrame:
     "Train through all stages; returns one row per iteration: stage, steps, return, kl, entropy, explained_variance, seconds."
     _check_match(world, agent, stages)
-    n_envs, seed = _own_share(n_envs, seed, checkpoint)
+    n_envs, seed = _own_share(n_envs, seed)
     generator, history = torch.Generator(next(agent.policy.parameters()).device).manual_seed(seed), []
     identity = (identity or {}) | _identity(world, agent)
     if checkpoint is not None and checkpoint.exists():
@@ -300,7 +316,7 @@ def train(
             bar.update()
             stop = callback is not None and callback(agent, history[-1])
             last = stop or len(history) == len(iterations)
-            if checkpoint is not None and (last or time.monotonic() - saved > every):
+            if checkpoint is not None and (last or _any(time.monotonic() - saved > every, agent)):
                 save_checkpoint(checkpoint, agent, generator, history, identity)
                 saved = time.monotonic()
             if stop:
@@ -308,15 +324,18 @@ def train(
     return pd.DataFrame(history)
 
 # %% ../nbs/15_training.ipynb #distshare
-def _own_share(n_envs: int, seed: int, checkpoint: Path | None) -> tuple[int, int]:
-    "Cells and seed of this process. Raises `DataError` for cells that cannot be shared, or a checkpoint."
+def _own_share(n_envs: int, seed: int) -> tuple[int, int]:
+    "Cells and seed of this process. Raises `DataError` for cells that cannot be shared."
     if processes() == 1:
         return n_envs, seed
     if n_envs % processes():
         raise DataError(f"{n_envs} cells cannot be shared by {processes()} processes; change n_envs")
-    if checkpoint is not None:
-        raise DataError("several processes keep no checkpoint; leave checkpoint out")
     return n_envs // processes(), seed * processes() + torch.distributed.get_rank()
+
+
+def _any(told: bool, agent: Agent) -> bool:
+    "Whether any process says so."
+    return mean_over_processes(next(agent.policy.parameters()).new_tensor(float(told))).item() > 0
 
 # %% ../nbs/15_training.ipynb #distsizes
 def _check_sizes(batch: Batch) -> None:
@@ -368,6 +387,7 @@ def _identity(world: World, agent: Agent) -> dict:
         "horizon": world.horizon,
         "sizes": {name: list(tensor.shape) for name, tensor in agent.policy.state_dict().items()},
         "family": agent.policy.family.__name__,
+        "processes": processes(),
     }
 
 # %% ../nbs/15_training.ipynb #e565a304

@@ -77,10 +77,9 @@ def fisher_vector_product(
         scaled = [
             m / m[..., 0].numel() for m in fisher(fixed, _pushed(policy, observation, v))
         ]  # a mean over rows
-        parameters = list(policy.parameters())
-        pulled = torch.autograd.grad(
-            p, parameters, scaled, retain_graph=True, allow_unused=True, materialize_grads=True
-        )
+        along = sum((out * m).sum() for out, m in zip(p, scaled, strict=True))
+        parameters, found = list(policy.parameters()), {"allow_unused": True, "materialize_grads": True}
+        pulled = torch.autograd.grad(along, parameters, retain_graph=True, **found)
         return mean_over_processes(flat(pulled)) + cg_damping * v
 
     return product

@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from multiprocessing import forkserver, get_all_start_methods, get_context
 
 from threadpoolctl import threadpool_limits
 
@@ -23,17 +24,13 @@ def _alone(function: Callable, item):
         return function(item)
 
 # %% ../nbs/01_workers.ipynb #work0006
-def _in_turn(function: Callable, items: list, tick: Callable) -> list:
-    "Results in order, one after the other."
-    found = []
-    for item in items:
-        found.append(_alone(function, item))
-        tick(item, found[-1])
-    return found
+def _in_turn(function: Callable, items: list, keep: Callable) -> list:
+    "What is kept of the results in order, found one after the other."
+    return [keep(item, _alone(function, item)) for item in items]
 
 # %% ../nbs/01_workers.ipynb #work0009
-def _through(client, function: Callable, items: list, tick: Callable) -> list:
-    "Results in order from the workers of a client; `tick` sees each as it comes. Raises `DataError`."
+def _through(client, function: Callable, items: list, keep: Callable) -> list:
+    "What is kept of the results in order, from the workers of a client as they come. Raises `DataError`."
     import cloudpickle
     from distributed import KilledWorker, as_completed
 
@@ -43,15 +40,23 @@ def _through(client, function: Callable, items: list, tick: Callable) -> list:
     for future in as_completed(futures):
         i = place[future.key]
         try:
-            found[i] = future.result()
+            result = future.result()
         except KilledWorker as error:
             said = f"the work on {items[i]!r} ended its worker four times; give workers more memory, or use fewer"
             raise DataError(said) from error
-        tick(items[i], found[i])
+        except OSError as error:  # such as a full disk
+            said = (
+                f"a worker could not do {items[i]!r} ({error.strerror or error}); see to its disk and files"
+            )
+            raise DataError(said) from error
+        future.release()  # nobody holds it any longer than it takes to keep something of it
+        found[i] = keep(items[i], result)
     return found
 
 # %% ../nbs/01_workers.ipynb #ea5f8ee4
+_START = "forkserver" if "forkserver" in get_all_start_methods() else "spawn"
 _SETTINGS = {
+    "distributed.worker.multiprocessing-method": _START,
     "distributed.admin.large-graph-warning-threshold": "1 TiB",
     "distributed.worker.profile.enabled": False,  # it looks at the stack a hundred times a second
     "logging.distributed": "error",
@@ -82,6 +87,16 @@ def _dask():
         said = f"several workers need {error.name or 'dask'}, which is not installed; pip install 'waddington_nb[cluster]'"
         raise DataError(said) from error
     return dask, distributed
+
+# %% ../nbs/01_workers.ipynb #375dab32
+def prepare(workers: int | None) -> None:
+    "Begin to load, in the process that workers will be forked from, what is loaded here. Raises `DataError`."
+    if workers in (None, 1) or _START != "forkserver":
+        return
+    _dask()
+    loaded = [name for name in sys.modules if name.split(".")[0] == "waddington_nb"]
+    get_context(_START).set_forkserver_preload(["distributed", *loaded])
+    forkserver.ensure_running()
 
 # %% ../nbs/01_workers.ipynb #patience
 _PATIENCE = 10  # seconds
@@ -146,13 +161,14 @@ def each(
     *,
     workers: int | None = None,  # processes on this machine; None or 1: this process
     scheduler: str | None = None,  # address of a running Dask scheduler, tcp:// or tls://
-    tick: Callable = lambda item, result: None,  # called as each result comes, in any order
+    keep: Callable = lambda item, result: result,  # called as each result comes, in any order
 ) -> list:
-    """function(item) of every item, in order, equal to the byte wherever it was found.
+    """function(item) of every item, in order, equal to the byte wherever it was found; or what `keep` makes of it here.
 
     In a script, call it under `if __name__ == "__main__":`, for new processes read the script. Raises `DataError`."""
     _check_choice(workers, scheduler)
     if scheduler is None and workers in (None, 1):
-        return _in_turn(function, list(items), tick)
+        return _in_turn(function, list(items), keep)
+    prepare(workers)
     with _client(workers, scheduler) as client:
-        return _through(client, function, list(items), tick)
+        return _through(client, function, list(items), keep)
