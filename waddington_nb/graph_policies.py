@@ -207,10 +207,9 @@ def train_graph_policy(
     seed: int = 0,
     callback: Callable[[Agent, dict], object] | None = None,  # as of `train`
 ) -> tuple[Agent, pd.DataFrame]:
-    "A policy for all networks, as an agent, and its history. Raises `DataError` where no network has anything to steer."
-    worlds = [world for world in worlds if len(world.pairs)]
+    "A policy for all networks, as an agent, and its history. Raises `DataError` without worlds."
     if not worlds:
-        raise DataError("no network has two attractors; there is nothing to learn to steer")
+        raise DataError("no worlds were given; a policy needs at least one network to learn from")
     many = ManyNetworks(worlds)
     agent = _beginner(many, seed)
     stage = PPO(steps, learning_rate=2e-3, anneal=True, ent_coef=0.003, n_epochs=4, target_kl=0.05)

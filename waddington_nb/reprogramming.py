@@ -241,6 +241,10 @@ class NetworkCells:
         permanent: bool = False,  # genes stay held until the end, and then
         noise: float = 0.0,
     ):
+        if not len(questions.pairs):
+            raise DataError(
+                "no pair to steer between; the network needs two attractors under one setting of its inputs"
+            )
         network = questions.network
         self.questions, self.horizon, self.permanent = questions, horizon, permanent
         self.time, self.hold_time, self.noise = time, hold_time, noise
