@@ -1327,7 +1327,7 @@ def steer_network(
     hold_time: float | None = None,  # updates per gene for which one is held; None: to rest
     noise: float = 0.0,  # probability that an update errs
     n_cells: int = 400,  # simulated, for every number in the plan
-    effort: int = 60_000,  # simulated interventions to learn from
+    effort: int = 60_000,  # simulated interventions to find a way, at most; half as many then make it short
     seed: int = 0,
 ) -> NetworkPlan:
     "Which genes to hold, in which order, to lead cells from source to target. Raises `DataError` for what cannot be asked or found."
@@ -1337,9 +1337,7 @@ def steer_network(
     how = {"horizon": steps, "noise": noise, "permanent": permanent, "hold_time": hold_time}
     world = ReprogrammingWorld(questions, holds=holds, costs=costs, **how)
     optimum = _optimum(world)
-    agent, history = train_policy(
-        world, seed=seed, find=2 * effort // 3, spare=effort // 3, callback=_watcher(world)
-    )
+    agent, history = train_policy(world, seed=seed, find=effort, spare=effort // 2, callback=_watcher(world))
     policy = played(world, lambda observation: mode(agent.policy(observation)), n_cells, seed).loc[0]
     best = beam_sequence(world, 0, seed=seed)
     if max(policy["success"], best.success) == 0:
