@@ -16,6 +16,7 @@ from waddington_nb import cli
 from waddington_nb import networks as bn
 from waddington_nb import reprogramming as rp
 from waddington_nb.core import DataError
+from waddington_nb.graph_policies import graph_choice, train_graph_policy
 from waddington_nb.policies import mode, sample
 
 NETWORKS = Path(os.environ.get("WADDINGTON_DATA", "nowhere")) / "networks"
@@ -158,13 +159,51 @@ def test_rewards_of_an_episode_add_up(toggles):
 
 def test_learns_what_is_optimal_with_cycles(toggles):
     world = rp.ReprogrammingWorld(toggles, time=20.0)
-    agent, _ = rp.train_policy(world, seed=0, find=36_864, spare=36_864)
+    agent, _ = rp.train_policy(world, seed=0, find=18_432, spare=12_288)
     answer = rp.ExactAnswer(world)
     best, ours = answer.optimum(), answer.of(lambda seen: mode(agent.policy(seen)))
     assert ours["success"].mean() >= 0.97 * best["success"].mean() and best["success"].mean() > 0.95
-    assert ours["interventions"].mean() <= 1.1 * best["interventions"].mean()
+    assert ours["interventions"].mean() <= 1.02 * best["interventions"].mean()
     seen = rp.played(world, lambda seen: mode(agent.policy(seen)), 300)
     assert abs(seen["success"] - ours["success"]).max() < 0.12
+
+
+def test_a_last_look_takes_over_what_is_better():
+    "From a policy that has learned nothing; twice the same with one seed, and what is learned holds exactly."
+    world = rp.ReprogrammingWorld(rp.all_pairs(bn.parse_bnet("A, !B\nB, !A\nC, !D\nD, !C")))
+    answer, worth = rp.ExactAnswer(world), []
+    for rounds in (0, 3, 3):
+        agent = rp.network_agent(world, 0)
+        rp._revise(world, agent, seed=0, budget=20_000, rounds=rounds)
+        table = answer.of(lambda seen, agent=agent: mode(agent.policy(seen)))
+        worth.append((table["success"] - table["cost"]).mean())
+    assert worth[1] == worth[2] > worth[0] + 0.1
+
+
+def test_one_policy_for_networks_of_any_size(toggles):
+    "Trained in two networks it acts in a third with other genes; a network without a choice teaches nothing."
+    rules = (TOGGLE, "A, !B\nB, !A\nC, A")
+    worlds = lambda: [rp.ReprogrammingWorld(rp.all_pairs(bn.parse_bnet(text))) for text in rules]
+    (agent, _), (again, _) = (train_graph_policy(worlds(), steps=3072, seed=0) for _ in range(2))
+    one, two = agent.policy.state_dict(), again.policy.state_dict()
+    assert all((one[name] == two[name]).all() for name in one)
+    world = rp.ReprogrammingWorld(toggles, time=20.0)
+    assert rp.played(world, graph_choice(agent.policy, world), 20)["success"].mean() > 0.9
+    refused(lambda: train_graph_policy([]), "no worlds")
+    refused(
+        lambda: rp.ReprogrammingWorld(rp.all_pairs(bn.parse_bnet("A, 1\nB, A"))), "no pair", "two attractors"
+    )
+
+
+def test_a_state_of_a_cycle_is_no_fixed_point():
+    network = bn.parse_bnet("A, !B\nB, A\nD, D")
+    asked = {"source": {"D": False}, "target": {"A": True, "B": True, "D": True}}
+    refused(
+        lambda: rp.steer(network, **asked),
+        "'A-B-D' is no fixed point (A would change)",
+        "(cycles)",
+        "pattern",
+    )
 
 
 def test_no_sequence_beats_the_best_policy(toggles):
@@ -337,6 +376,10 @@ def test_the_command_plans_on_a_network(tmp_path, capsys):
         assert cli.main([*asked, *change, "--out", str(tmp_path / "other")]) == 2
         said = capsys.readouterr().err
         assert says in said and said.count("\n") == 1
+    path.write_text("A, !B\nB, !(A")
+    assert cli.main([*asked, "--out", str(tmp_path / "other")]) == 2
+    said = capsys.readouterr().err
+    assert "toggle.bnet, line 2, gene 'B'" in said and said.count("\n") == 1
 
 
 def test_what_was_learned_is_seen():

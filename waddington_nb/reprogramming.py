@@ -52,6 +52,7 @@ from waddington_nb.networks import (
 )
 from .plots import png
 from .policies import Categorical, Policy, mode, sample
+from .ppo import Adam
 from .reports import html_figures, html_note, html_notes, html_page, html_settings, html_table
 from .training import PPO, TRPO, Agent, agent_for, train
 from .worlds import Restart, Step, restarted
@@ -240,6 +241,10 @@ class NetworkCells:
         permanent: bool = False,  # genes stay held until the end, and then
         noise: float = 0.0,
     ):
+        if not len(questions.pairs):
+            raise DataError(
+                "no pair to steer between; the network needs two attractors under one setting of its inputs"
+            )
         network = questions.network
         self.questions, self.horizon, self.permanent = questions, horizon, permanent
         self.time, self.hold_time, self.noise = time, hold_time, noise
@@ -385,6 +390,14 @@ def network_agent(world: ReprogrammingWorld, seed: int, hidden: tuple[int, ...] 
     "A new agent whose policy heeds what is allowed."
     return agent_for(world, seed, hidden=hidden, policy=MaskedPolicy)
 
+# %% ../nbs/38_reprogramming.ipynb #70f8fd09
+def _begun(world: ReprogrammingWorld, pair: Tensor, seed: int, left: int | None = None) -> Tensor:
+    "A cell at the source of each pair, with all interventions left or as many as are said; sets the world's generator."
+    world.generator = torch.Generator().manual_seed(seed)
+    source, goal = world.pairs[pair].T
+    states = world.source.rows(source, torch.rand(len(pair), generator=world.generator))
+    return world.rows_at(states, goal, world.horizon if left is None else left)
+
 # %% ../nbs/38_reprogramming.ipynb #6d88971e
 @torch.no_grad()
 def played(
@@ -394,11 +407,8 @@ def played(
     seed: int = 0,
 ) -> pd.DataFrame:
     "Share of cells that arrive, interventions and their cost per cell, for each pair, by simulation of whole episodes."
-    world.generator = torch.Generator().manual_seed(seed)
     pair = torch.arange(len(world.pairs)).repeat_interleave(cells)
-    source, goal = world.pairs[pair].T
-    states = world.source.rows(source, torch.rand(len(pair), generator=world.generator))
-    rows, going = world.rows_at(states, goal, world.horizon), torch.arange(len(pair))
+    rows, going = _begun(world, pair, seed), torch.arange(len(pair))
     arrived, used, cost = torch.zeros(3, len(pair))
     while len(going):
         action = choose(world.observe(rows[going]))
@@ -419,7 +429,7 @@ def played(
 def _stages(find: int, spare: int, begin: Restart) -> tuple[TRPO, PPO]:
     "A round of the first stage, and the second."
     ppo = {"learning_rate": 2e-3, "anneal": True, "ent_coef": 0.003, "n_epochs": 4, "target_kl": 0.05}
-    first = TRPO(steps=find // 3, max_kl=0.03, sub_sampling_factor=4, restart=begin)
+    first = TRPO(steps=find // 6, max_kl=0.03, sub_sampling_factor=4, restart=begin)
     return first, PPO(steps=spare, restart=begin, **ppo)
 
 # %% ../nbs/38_reprogramming.ipynb #569f323c
@@ -450,22 +460,92 @@ def _practise(world: ReprogrammingWorld, agent: Agent, stage, seed: int, rows: l
         if _open_pairs(world, agent, seed).any():
             raise
 
+# %% ../nbs/38_reprogramming.ipynb #0c736975
+@torch.no_grad()
+def _met(world: ReprogrammingWorld, choose: Callable[[Tensor], Tensor], cells: int, seed: int) -> Tensor:
+    "The different rows that a policy meets on its ways, from every pair."
+    pair = torch.arange(len(world.pairs)).repeat_interleave(cells)
+    rows, met = _begun(world, pair, seed), []
+    while len(rows):
+        met.append(rows)
+        rows, there = world.advance(rows, choose(world.observe(rows)))
+        rows = rows[~there & (rows[:, -1] > 0)]
+    return torch.unique(torch.cat(met), dim=0)
+
+# %% ../nbs/38_reprogramming.ipynb #119fc847
+@torch.no_grad()
+def _earned(
+    world: ReprogrammingWorld, rows: Tensor, action: Tensor, choose: Callable[[Tensor], Tensor]
+) -> Tensor:
+    "Arrival less costs of cells that take an action and then do as a policy does, (cells,)."
+    earned, going = torch.zeros(len(rows)), torch.arange(len(rows))
+    while len(going):
+        moved, there = world.advance(rows, action)
+        earned[going] += there.float() - world.costs[action]
+        on = ~there & (moved[:, -1] > 0)
+        rows, going = moved[on], going[on]
+        action = choose(world.observe(rows))
+    return earned
+
+# %% ../nbs/38_reprogramming.ipynb #1f1b9574
+def _better(
+    world: ReprogrammingWorld, rows: Tensor, own: Tensor, choose: Callable[[Tensor], Tensor], samples: int = 8
+) -> Tensor:
+    "The action to take in each row: another than its `own` where that earns more, by twice the standard error and 0.01."
+    row, action = world.allowed(rows).nonzero(as_tuple=True)
+    tried = _earned(world, rows[row].repeat_interleave(samples, 0), action.repeat_interleave(samples), choose)
+    mean = torch.full((len(rows), world.action_size), -9.0)
+    mean[row, action] = tried.view(-1, samples).mean(dim=1)
+    rival = mean.scatter(1, own[:, None], -9.0).argmax(dim=1)
+    both = torch.stack([rival, own]).repeat_interleave(64, 1)
+    earned = torch.stack([_earned(world, rows.repeat_interleave(64, 0), a, choose) for a in both])
+    gain = (earned[0] - earned[1]).view(-1, 64)
+    return torch.where(gain.mean(dim=1) > 2 * gain.std(dim=1) / 8 + 0.01, rival, own)
+
+# %% ../nbs/38_reprogramming.ipynb #e7383eca
+def _revise(world: ReprogrammingWorld, agent: Agent, seed: int, budget: int, rounds: int = 5) -> None:
+    "Take over better actions in states that the policy meets, in place; a round begins at most about `budget` tries."
+    choose = lambda observation: mode(agent.policy(observation))
+    for round in range(rounds):
+        rows = _met(world, choose, 8, seed + round)
+        rows = rows[torch.randperm(len(rows), generator=world.generator)][
+            : 1 + budget // (8 * world.action_size)
+        ]
+        observation = world.observe(rows)
+        own = choose(observation)
+        wanted = _better(world, rows, own, choose)
+        if (wanted == own).all():
+            break
+        _take_over(agent, observation, wanted)
+
+# %% ../nbs/38_reprogramming.ipynb #a8057c4c
+def _take_over(agent: Agent, observation: Tensor, wanted: Tensor, steps: int = 200) -> None:
+    "Fit the policy to wanted actions, in place, until they are its own."
+    optimiser = Adam(agent.policy.parameters(), 1e-3)
+    for step in range(steps):
+        logits = agent.policy(observation).logits
+        if step % 20 == 19 and (logits.argmax(dim=1) == wanted).all():
+            break
+        optimiser.zero_grad()
+        torch.nn.functional.cross_entropy(logits, wanted).backward()
+        optimiser.step()
+
 # %% ../nbs/38_reprogramming.ipynb #6719ed12
 @train_policy.register
 def train_network_policy(
     world: ReprogrammingWorld,
     *,
     seed: int = 0,
-    find: int = 90_000,  # steps of the first stage at most: any way at all
-    spare: int = 180_000,  # steps of the second: a short one
+    find: int = 180_000,  # steps of the first stage at most: any way at all
+    spare: int = 90_000,  # steps of the second: a short one
     restart: float = 0.5,  # share of episodes that begin in states seen before
     callback: Callable[[Agent, dict], object] | None = None,  # as of `train`
 ) -> tuple[Agent, pd.DataFrame]:
-    "An agent for all pairs of the world, and its history: TRPO while interventions are free, then PPO at their cost."
+    "An agent for all pairs of the world, and its history: TRPO while interventions are free, PPO at their cost, one more look."
     agent, costs, rows = network_agent(world, seed), world.costs, []
     first, second = _stages(find, spare, Restart(restart, world.anywhere))
     world.costs = torch.zeros_like(costs)
-    for round in range(3):
+    for round in range(6):
         _practise(world, agent, first, seed + round, rows, callback)
         unsolved = _open_pairs(world, agent, seed)
         world.weight = 1.0 + 3.0 * unsolved
@@ -474,6 +554,7 @@ def train_network_policy(
     world.costs = costs
     _practise(world, agent, second, seed + round + 1, rows, callback)
     world.restart, world.weight = None, torch.ones(len(world.pairs))
+    _revise(world, agent, seed, spare)
     return agent, pd.DataFrame(rows)
 
 # %% ../nbs/38_reprogramming.ipynb #3b240555
@@ -658,10 +739,7 @@ def _pair_rows(
     world: ReprogrammingWorld, pair: int, cells: int, seed: int, left: int | None = None
 ) -> Tensor:
     "Cells at the source of a pair, with all interventions left or as many as are said; sets the world's generator."
-    world.generator = torch.Generator().manual_seed(seed)
-    source, goal = world.pairs[pair]
-    states = world.source.rows(source.repeat(cells), torch.rand(cells, generator=world.generator))
-    return world.rows_at(states, goal, world.horizon if left is None else left)
+    return _begun(world, torch.full((cells,), pair), seed, left)
 
 # %% ../nbs/38_reprogramming.ipynb #3fb8352d
 def _tried(world: ReprogrammingWorld, rows: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
@@ -930,6 +1008,20 @@ class Plan:
     table: pd.DataFrame
     abstains = False
 
+    def plot(self, ax: Axes | None = None, *, show: bool = True) -> Axes:
+        "On a network the share of cells that arrive, by proposal; on a screen the cells along the best sequence."
+        ax = draw_plan(self, ax)
+        if show:
+            plt.show()
+        return ax
+
+    def page(self, *, settings: Mapping[str, object] | None = None, notes: Sequence[str] = ()) -> str:
+        "A self-contained page as HTML."
+        title, sections = page_parts(self)
+        sections["What to know about the data"] = [html_notes(notes)] if notes else []
+        sections["Settings"] = [html_settings(settings)] if settings else []
+        return html_page(title, self.verdict(), sections)
+
     def to_csv(self, path: str | Path) -> Path:
         "Write `table`."
         return write_bytes(path, csv_bytes(self.table))
@@ -942,6 +1034,18 @@ class Plan:
         "The weights of the policy as safetensors; of none where the plan abstains."
         state = {} if self.agent is None else self.agent.policy.state_dict()
         return save_tensors({name: v.detach().contiguous() for name, v in state.items()})
+
+# %% ../nbs/38_reprogramming.ipynb #223c9576
+@singledispatch
+def draw_plan(plan: Plan, ax: Axes | None) -> Axes:
+    "The picture of a plan, in `ax` or in a new one."
+    raise DataError(f"no picture of a {type(plan).__name__} is known")
+
+
+@singledispatch
+def page_parts(plan: Plan) -> tuple[str, dict[str, list[str]]]:
+    "Title and sections of the page of a plan."
+    raise DataError(f"no page of a {type(plan).__name__} is known")
 
 # %% ../nbs/38_reprogramming.ipynb #77aabe9b
 @dataclass(frozen=True, eq=False)
@@ -988,14 +1092,6 @@ class NetworkPlan(Plan):
     ) -> ad.AnnData:
         "Cells after each step of a sequence, or of the policy by default: obs step, done, arrived; genes (0 or 1) in X. Raises `DataError`."
         return _simulated(self, sequence, cells, seed)
-
-    def plot(self, ax: Axes | None = None, *, show: bool = True) -> Axes:
-        "Share of cells that arrive, by proposal, with intervals; dashed, the exact optimum where it is known."
-        return _plot(self, ax, show)
-
-    def page(self, *, settings: Mapping[str, object] | None = None, notes: Sequence[str] = ()) -> str:
-        "A self-contained page as HTML."
-        return _page(self, settings, notes)
 
 # %% ../nbs/38_reprogramming.ipynb #4adda781
 def _verdict(plan: NetworkPlan) -> str:
@@ -1071,7 +1167,9 @@ def _simulated(plan: NetworkPlan, sequence: Sequence[str] | None, cells: int, se
     )
 
 # %% ../nbs/38_reprogramming.ipynb #97425866
-def _plot(plan: NetworkPlan, ax: Axes | None, show: bool) -> Axes:
+@draw_plan.register
+def _(plan: NetworkPlan, ax: Axes | None) -> Axes:
+    "Intervals of 95 %; dashed, the exact optimum where it is known."
     ax, shown = ax or plt.subplots(figsize=(7, 3.2))[1], plan.table.head(8).iloc[::-1]
     error = [shown["arrives"] - shown["arrives_low"], shown["arrives_high"] - shown["arrives"]]
     names = shown["kind"] + ": " + shown["sequence"].where(shown["kind"] != "policy", "by what it sees")
@@ -1082,8 +1180,6 @@ def _plot(plan: NetworkPlan, ax: Axes | None, show: bool) -> Axes:
     ax.set(
         xlabel="share of cells that arrive", xlim=(0, 1.05), title="Which interventions lead to the target"
     )
-    if show:
-        plt.show()
     return ax
 
 # %% ../nbs/38_reprogramming.ipynb #b1593f70
@@ -1112,7 +1208,8 @@ must beat, doing nothing for a single intervention, the best single one for a se
 cell, in arrivals. Rows are ordered by arrivals less cost. Steps of a sequence are joined by >; nothing here is a set that is held at once."""
 
 # %% ../nbs/38_reprogramming.ipynb #ed23feac
-def _page(plan: NetworkPlan, settings: Mapping[str, object] | None, notes: Sequence[str]) -> str:
+@page_parts.register
+def _(plan: NetworkPlan) -> tuple[str, dict[str, list[str]]]:
     names = plan.world.questions.names or ["source", "target"]
     learned = (
         png(plot_learning(plan, show=False)),
@@ -1125,10 +1222,9 @@ def _page(plan: NetworkPlan, settings: Mapping[str, object] | None, notes: Seque
         ],
         "If the cell looks like this, then that": [html_table(plan.rules().round(4), save_as="rules.csv")],
         "Learning": [html_figures(learned)],
-        "How far to believe it": [html_notes([*plan.notes, *notes])],
-        "Settings": [html_settings(settings)] if settings else [],
+        "How far to believe it": [html_notes([*plan.notes])],
     }
-    return html_page(f"From {names[0]} to {names[-1]}", plan.verdict(), sections)
+    return f"From {names[0]} to {names[-1]}", sections
 
 # %% ../nbs/38_reprogramming.ipynb #b1642e3e
 def _asked(
@@ -1231,7 +1327,7 @@ def steer_network(
     hold_time: float | None = None,  # updates per gene for which one is held; None: to rest
     noise: float = 0.0,  # probability that an update errs
     n_cells: int = 400,  # simulated, for every number in the plan
-    effort: int = 60_000,  # simulated interventions to learn from
+    effort: int = 60_000,  # simulated interventions to find a way, at most; half as many then make it short
     seed: int = 0,
 ) -> NetworkPlan:
     "Which genes to hold, in which order, to lead cells from source to target. Raises `DataError` for what cannot be asked or found."
@@ -1241,9 +1337,7 @@ def steer_network(
     how = {"horizon": steps, "noise": noise, "permanent": permanent, "hold_time": hold_time}
     world = ReprogrammingWorld(questions, holds=holds, costs=costs, **how)
     optimum = _optimum(world)
-    agent, history = train_policy(
-        world, seed=seed, find=effort // 2, spare=effort // 2, callback=_watcher(world)
-    )
+    agent, history = train_policy(world, seed=seed, find=effort, spare=effort // 2, callback=_watcher(world))
     policy = played(world, lambda observation: mode(agent.policy(observation)), n_cells, seed).loc[0]
     best = beam_sequence(world, 0, seed=seed)
     if max(policy["success"], best.success) == 0:

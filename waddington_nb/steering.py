@@ -26,13 +26,13 @@ from .metrics import energy_distance, interval, resample_weights, weighted_energ
 from .plots import plane, plot_training, png
 from .policies import mode
 from .prediction import Model, Request, match_cells, predict_requests
-from .reports import html_figures, html_note, html_notes, html_page, html_settings, html_table
+from .reports import html_figures, html_note, html_notes, html_table
 from .signatures import centred_cosine
 from .tasks import Task
 from .training import PPO, TRPO, Agent, Stage, agent_for, clone, train
 from .trajectories import permutation_p_value
 from .worlds import Restart, StateWorld, drawn_from
-from .reprogramming import Plan, THEN, steer, train_policy
+from .reprogramming import Plan, THEN, draw_plan, page_parts, steer, train_policy
 
 # %% ../nbs/41_steering.ipynb #7a376d4a
 MIN_CELLS = 10  # of source and of target
@@ -406,14 +406,6 @@ class ScreenPlan(Plan):
         "Source cells after each step of a sequence, or of the policy by default: obs step, done, arrived; expression in X. Raises `DataError`."
         return _simulated(self, sequence)
 
-    def plot(self, ax: Axes | None = None, *, show: bool = True) -> Axes:
-        "Source and target cells, and the mean of the cells along the best sequence (or the best rejected one)."
-        return _plot(self, ax, show)
-
-    def page(self, *, settings: Mapping[str, object] | None = None, notes: Sequence[str] = ()) -> str:
-        "A self-contained page as HTML."
-        return _page(self, settings, notes)
-
 # %% ../nbs/41_steering.ipynb #9f1b280d
 def _verdict(plan: ScreenPlan) -> str:
     if plan.abstains:
@@ -453,7 +445,9 @@ def _simulated(plan: ScreenPlan, sequence: Sequence[str] | None) -> ad.AnnData:
     )
 
 # %% ../nbs/41_steering.ipynb #71dab67c
-def _plot(plan: ScreenPlan, ax: Axes | None, show: bool) -> Axes:
+@draw_plan.register
+def _(plan: ScreenPlan, ax: Axes | None) -> Axes:
+    "Source and target cells, and the mean of the cells along the best sequence (or the best rejected one)."
     ax = plt.subplots(figsize=(5, 3.6))[1] if ax is None else ax
     axes = plane(plan.goal.source, plan.goal.target)
     for z, colour, label in ((plan.goal.source, "0.7", "source"), (plan.goal.target, "#d9822b", "target")):
@@ -469,8 +463,6 @@ def _plot(plan: ScreenPlan, ax: Axes | None, show: bool) -> Axes:
         ax.annotate(name, place, fontsize=7, xytext=(4, 4), textcoords="offset points")
     ax.set(xlabel="first axis", ylabel="second axis", title="not recommended" if plan.abstains else "")
     ax.legend(frameon=False, fontsize=7)
-    if show:
-        plt.show()
     return ax
 
 # %% ../nbs/41_steering.ipynb #471937a7
@@ -677,7 +669,8 @@ _SINGLES_NOTE = """cosine: how the change that the candidate makes lies to the w
 _EVIDENCE = """Conditions of the screen that were left out and predicted by the same procedure; null is the better of no change and mean shift."""
 
 # %% ../nbs/41_steering.ipynb #ad3c3321
-def _page(plan: ScreenPlan, settings: Mapping[str, object] | None, notes: Sequence[str]) -> str:
+@page_parts.register
+def _(plan: ScreenPlan) -> tuple[str, dict[str, list[str]]]:
     way = (
         png(plan.plot(show=False).figure),
         "source and target cells in a plane, and the way of the best sequence between them",
@@ -704,8 +697,6 @@ def _page(plan: ScreenPlan, settings: Mapping[str, object] | None, notes: Sequen
         ],
         "What to look at after each step": [html_table(plan.genes.round(4), save_as="markers.csv")],
         "How far to believe it": [html_notes([*plan.notes]), html_note(_EVIDENCE), html_table(plan.evidence)],
-        "What to know about the data": [html_notes(notes)] if notes else [],
-        "Settings": [html_settings(settings)] if settings else [],
     }
     title = "No plan" if plan.abstains else "A plan that was not carried out"
-    return html_page(f"{title}, {plan.way_text}", plan.verdict(), sections)
+    return f"{title}, {plan.way_text}", sections
