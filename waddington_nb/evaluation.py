@@ -15,13 +15,13 @@ from pathlib import Path
 import anndata as ad
 import numpy as np
 import pandas as pd
+from sklearn.metrics.pairwise import euclidean_distances
 
 from . import metrics
 from .core import DataError, write_h5ad
 from .labels import labels
 from .measurements import dense
 from waddington_nb.metrics import (
-    euclidean_distances,
     interval,
     populations,
     resample_weights,

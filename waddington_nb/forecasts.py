@@ -13,6 +13,7 @@ import anndata as ad
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 
 from .coefficients import improvement
@@ -172,7 +173,7 @@ def plot_gene_intervals(
     ax.plot(top["predicted"] - top["control"], top["gene"], "o", color="#2a6fbb")
     ax.axvline(0, color="0.5", lw=0.8)
     ax.set(xlabel="predicted change of the mean, 80 % interval", ylabel="")
-    ax.spines[["top", "right"]].set_visible(False)
+    sns.despine(ax=ax)
     if show:
         plt.show()
     return ax

@@ -16,6 +16,7 @@ import anndata as ad
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 
 from .core import DataError, close_names
@@ -279,8 +280,8 @@ def plot_gene_peaks(changes: pd.DataFrame, k: int = 20, ax: Axes | None = None, 
     share = f"{found['agreement']:.0%} of {found['genes']} genes agree (blue)"
     chance = f"{found['expected']:.0%} if independent, p = {found['p_value']:.1g}"
     ax.set_title(f"{share}; {chance}", fontsize=10, pad=12)
-    ax.spines[["top", "right", "left"]].set_visible(False)
-    above.spines[["right", "left"]].set_visible(False)
+    sns.despine(ax=ax, left=True)
+    sns.despine(ax=above, left=True, top=False)
     if show:
         plt.show()
     return ax

@@ -5,26 +5,23 @@
 # %% auto #0
 __all__ = ['HIGHER_IS_BETTER', 'GAMMAS', 'DISCRIMINATION', 'numbers', 'populations', 'mse', 'rmse', 'mae', 'r2_score',
            'pearson_r', 'pearson_r_means', 'r2_pearson_squared', 'pearson_delta', 'welch_t', 'top_genes',
-           'euclidean_distances', 'energy_distance', 'energy_distances', 'energy_distance_squared', 'mmd_rbf',
-           'Transport', 'transport', 'wasserstein_1', 'wasserstein_2', 'sinkhorn_divergence', 'sliced_wasserstein',
-           'zero_share_error', 'variance_error', 'Differential', 'differential_expression', 'top_called', 'de_overlap',
-           'calls', 'classification_scores', 'discrimination_score', 'response_spread', 'dynamic_range_fraction',
-           'bound_discrimination_score', 'resample_weights', 'weighted_mean', 'weighted_energy', 'weighted_transport',
-           'interval']
+           'energy_distance', 'energy_distances', 'energy_distance_squared', 'mmd_rbf', 'wasserstein_1',
+           'wasserstein_2', 'sinkhorn_divergence', 'sliced_wasserstein', 'zero_share_error', 'variance_error',
+           'Differential', 'differential_expression', 'top_called', 'de_overlap', 'calls', 'classification_scores',
+           'discrimination_score', 'response_spread', 'dynamic_range_fraction', 'bound_discrimination_score',
+           'resample_weights', 'weighted_mean', 'weighted_energy', 'weighted_transport', 'interval']
 
 # %% ../nbs/19_metrics.ipynb #0dcd884c
-import sys
 from collections.abc import Mapping, Sequence
-from importlib import import_module
-from importlib.util import find_spec
-from pathlib import Path
-from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
+import ot
 from scipy import sparse
 from scipy.spatial.distance import cdist
 from scipy.special import ndtr
+from sklearn import config_context
+from sklearn.metrics.pairwise import euclidean_distances
 
 from .core import DataError
 
@@ -178,20 +175,6 @@ def top_genes(real: np.ndarray, control: np.ndarray, k: int = 100) -> np.ndarray
         raise DataError("one cell has no variance to rank genes by; give at least two cells on both sides")
     return np.argsort(-np.abs(welch_t(real, control)), kind="stable")[:k]
 
-# %% ../nbs/19_metrics.ipynb #90c57f11
-def euclidean_distances(x: np.ndarray, y: np.ndarray | None = None, *, squared: bool = False) -> np.ndarray:
-    "Distance of every cell of x to every cell of y, or of x itself; n × m, from cells × features in double precision."
-    own, x = y is None or y is x, np.asarray(x, dtype=float)
-    y = x if own else np.asarray(y, dtype=float)
-    size = np.einsum("ij,ij->i", x, x)
-    far = -2.0 * (x @ y.T)
-    far += size[:, None]
-    far += size if own else np.einsum("ij,ij->i", y, y)
-    np.maximum(far, 0, out=far)
-    if own:
-        np.fill_diagonal(far, 0)
-    return far if squared else np.sqrt(far, out=far)
-
 # %% ../nbs/19_metrics.ipynb #55fbf089
 def energy_distance(x: np.ndarray, y: np.ndarray) -> float:
     "2 E|X-Y| - E|X-X'| - E|Y-Y'| of two sets of cells (cells × features), Euclidean, all pairs."
@@ -200,11 +183,13 @@ def energy_distance(x: np.ndarray, y: np.ndarray) -> float:
 
 def energy_distances(several: Sequence[np.ndarray], y: np.ndarray) -> list[float]:
     "`energy_distance` of each of several sets of cells to one, whose own distances are found once."
-    given, y, found = y, populations(y, y)[0], []
-    within = euclidean_distances(y).mean()
-    for x in several:
-        x = y if x is given else populations(x, y[:1])[0]
-        found.append(float(2 * euclidean_distances(x, y).mean() - euclidean_distances(x).mean() - within))
+    found, within = [], None
+    with config_context(assume_finite=True, skip_parameter_validation=True):  # `populations` has looked
+        for x in several:
+            x, y = populations(x, y)
+            within = euclidean_distances(y).mean() if within is None else within
+            between = euclidean_distances(x, y).mean()
+            found.append(float(2 * between - euclidean_distances(x).mean() - within))
     return found
 
 # %% ../nbs/19_metrics.ipynb #bbaa211a
@@ -225,48 +210,10 @@ def mmd_rbf(x: np.ndarray, y: np.ndarray, gammas: Sequence[float] | None = None)
     within_x, within_y, between = ([np.exp(-g * d).mean() for g in gammas] for d in squared)
     return float(np.mean(within_x) + np.mean(within_y) - 2 * np.mean(between))
 
-# %% ../nbs/19_metrics.ipynb #dae75b9f
-def _network_simplex():
-    "POT's compiled solver, without the rest of POT unless that is loaded already."
-    name = "ot.lp.emd_wrap"
-    if name in sys.modules:
-        return sys.modules[name]
-    if "ot" in sys.modules or (package := find_spec("ot")) is None:
-        return import_module(name)
-    folder = package.submodule_search_locations[0]
-    bare = {"ot": ModuleType("ot"), "ot.lp": ModuleType("ot.lp")}  # packages whose __init__ does not run
-    bare["ot"].__path__, bare["ot.lp"].__path__ = [folder], [str(Path(folder) / "lp")]
-    sys.modules |= bare
-    try:
-        return import_module(name)
-    finally:
-        for package in bare:
-            del sys.modules[package]  # `import ot` still finds everything
-
-# %% ../nbs/19_metrics.ipynb #b36affa8
-class Transport(NamedTuple):
-    "An exact plan of optimal transport of n cells to m."
-
-    plan: np.ndarray  # mass moved, n × m, sum 1
-    cost: float
-    u: np.ndarray  # dual potentials, (n,)
-    v: np.ndarray  # (m,)
-
-# %% ../nbs/19_metrics.ipynb #bdb3cb0a
-def transport(cost: np.ndarray, a: np.ndarray | None = None, b: np.ndarray | None = None) -> Transport:
-    "Exact transport by the cost of every pair, n × m, and weights above zero that sum to one; equal weights by default."
-    solver, cost = _network_simplex(), np.ascontiguousarray(cost, dtype=float)
-    a, b = (np.ones(n) / n if w is None else w for n, w in zip(cost.shape, (a, b), strict=True))
-    b = b * a.sum() / b.sum()
-    plan, least, u, v, code = solver.emd_c(a, b, cost, 10_000_000, 1)
-    solver.check_result(code)
-    centre = ((b * v).sum() - (a * u).sum()) / (a.sum() + b.sum())
-    return Transport(plan, float(least), u + centre, v - centre)
-
-# %% ../nbs/19_metrics.ipynb #a4be43d3
+# %% ../nbs/19_metrics.ipynb #9dd9dec3
 def _least_cost(cost: np.ndarray) -> float:
     "Exact cost of transport between two sets of equally weighted cells, from the cost of every pair."
-    return transport(cost).cost
+    return float(ot.emd2(ot.unif(len(cost)), ot.unif(cost.shape[1]), cost, numItermax=10_000_000))
 
 # %% ../nbs/19_metrics.ipynb #bf0f0031
 def wasserstein_1(x: np.ndarray, y: np.ndarray) -> float:
@@ -322,8 +269,6 @@ def sinkhorn_divergence(x: np.ndarray, y: np.ndarray, share: float = 0.05) -> fl
 # %% ../nbs/19_metrics.ipynb #f3bbbde6
 def sliced_wasserstein(x: np.ndarray, y: np.ndarray, directions: int = 500, *, seed: int = 0) -> float:
     "Root of the mean squared W₂ over random `directions` of two sets of cells (cells × features)."
-    import ot
-
     x, y = populations(x, y)
     if directions < 1:
         raise DataError(f"directions is {directions}; give at least 1")
@@ -369,15 +314,6 @@ def _wilcoxon_p(cells: np.ndarray, control: np.ndarray, genes_at_once: int = 64)
         z = (np.maximum(u, n1 * n2 - u) - n1 * n2 / 2 - 0.5) / spread
     return np.clip(2 * ndtr(-z), 0, 1)
 
-# %% ../nbs/19_metrics.ipynb #8ff837be
-def _false_discovery_rates(p: np.ndarray) -> np.ndarray:
-    "Adjusted p-values (Benjamini & Hochberg 1995), (genes,)."
-    order, n = np.argsort(p), len(p)
-    adjusted = p[order] * (n / np.arange(1, n + 1))
-    found = np.empty(n)
-    found[order] = np.minimum.accumulate(adjusted[::-1])[::-1]
-    return np.clip(found, 0, 1)
-
 # %% ../nbs/19_metrics.ipynb #850ebc74
 class Differential(NamedTuple):
     "Differential expression of cells against control, per gene."
@@ -388,11 +324,13 @@ class Differential(NamedTuple):
 # %% ../nbs/19_metrics.ipynb #03092372
 def differential_expression(cells: np.ndarray, control: np.ndarray) -> Differential:
     "Wilcoxon tests and fold changes of every gene; cells and control are cells × genes on the log1p scale."
+    from scipy.stats import false_discovery_control
+
     cells, control = populations(cells, control, ("cells", "control"))
     with np.errstate(divide="ignore", invalid="ignore"):
         fold = np.log2(np.expm1(cells.mean(axis=0)) / np.expm1(control.mean(axis=0)))
     return Differential(
-        _false_discovery_rates(_wilcoxon_p(cells, control)),
+        false_discovery_control(_wilcoxon_p(cells, control)),
         np.nan_to_num(fold, nan=0.0, posinf=np.inf, neginf=-np.inf),
     )
 
@@ -514,8 +452,8 @@ def weighted_energy(x: np.ndarray, y: np.ndarray, wx: np.ndarray, wy: np.ndarray
 # %% ../nbs/19_metrics.ipynb #3f2173d9
 def weighted_transport(cost: np.ndarray, wx: np.ndarray, wy: np.ndarray) -> np.ndarray:
     "Exact transport cost for the first row of weights (rows × n, rows × m); its first-order change for the others. (rows,)"
-    found = transport(cost, wx[0], wy[0])
-    return found.cost + ((wx - wx[0]) @ found.u + (wy - wy[0]) @ found.v)
+    value, log = ot.emd2(wx[0], wy[0], cost, numItermax=10_000_000, log=True)
+    return value + ((wx - wx[0]) @ log["u"] + (wy - wy[0]) @ log["v"])
 
 # %% ../nbs/19_metrics.ipynb #41882acc
 def interval(resampled: np.ndarray) -> tuple[float, float, float]:

@@ -26,6 +26,7 @@ import pandas as pd
 import torch
 from scipy import sparse
 from scipy.spatial.distance import cdist
+from scipy.stats import beta
 
 from .coefficients import POLICY_WEIGHTS, Recipe
 from .core import DataError, atomic_path, close_names, load_folder, save_folder, single_thread
@@ -140,8 +141,6 @@ def blocks_of(joint: Joint) -> list[slice]:
 # %% ../nbs/32_multiome.ipynb #1685763b
 def cell_progress(progress: float, synchrony: float, cells: int, *, seed: int = 0) -> np.ndarray:
     "Share of its own way that every cell has gone when the population has made `progress`, (cells,)."
-    from scipy.stats import beta
-
     if np.isinf(synchrony) or not 0 < progress < 1:
         return np.full(cells, float(progress))
     rank = (np.random.default_rng(seed).permutation(cells) + 0.5) / cells

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
@@ -102,7 +103,7 @@ def plot_cells(
     labels = {"xlabel": "control → perturbed (change of the mean)", "ylabel": "most other variation"}
     ax.set(title=title, xticks=[], yticks=[], **labels)
     ax.legend(frameon=False, fontsize=8, markerscale=1.6, loc="upper left")
-    ax.spines[["top", "right"]].set_visible(False)
+    sns.despine(ax=ax)
     return _finish(ax, show)
 
 # %% ../nbs/21_plots.ipynb #9e747992
@@ -110,7 +111,7 @@ def plot_training(history: pd.DataFrame, ax: Axes | None = None, *, show: bool =
     "Return per episode against environment steps, one colour per stage."
     ax = plt.subplots(figsize=(5.6, 3.4))[1] if ax is None else ax
     for (stage, part), colour in zip(
-        history.groupby("stage", sort=False), plt.get_cmap("Set2").colors, strict=False
+        history.groupby("stage", sort=False), sns.color_palette("Set2"), strict=False
     ):
         ax.plot(part["steps"], part["return"], color=colour, lw=0.8, alpha=0.5)
         smooth = part["return"].rolling(max(1, len(part) // 8), min_periods=1, center=True).mean()
@@ -122,7 +123,7 @@ def plot_training(history: pd.DataFrame, ax: Axes | None = None, *, show: bool =
     )
     if len(history):
         ax.legend(frameon=False)
-    ax.spines[["top", "right"]].set_visible(False)
+    sns.despine(ax=ax)
     return _finish(ax, show)
 
 # %% ../nbs/21_plots.ipynb #9d00be87
@@ -133,16 +134,11 @@ def gap_closed(scores: pd.DataFrame) -> np.ndarray:
     usable = better * (ceiling - null) > 0
     return np.where(usable, (value - null) / np.where(usable, ceiling - null, 1), np.nan)
 
-# %% ../nbs/21_plots.ipynb #852c65a4
-def _greys(n: int) -> np.ndarray:
-    "`n` greys from light to dark, n × 3."
-    return plt.get_cmap("Greys")(np.linspace(0, 1, n + 2)[1:-1])[:, :3]
-
 # %% ../nbs/21_plots.ipynb #6b85c313
 def _draw_methods(ax: Axes, shown: pd.DataFrame, highlight: str) -> None:
     "A marker per method; columns method, closed (x) and row (y). The highlighted one is a blue dot, on top."
     methods = sorted(shown["method"].unique(), key=lambda method: method != highlight)
-    greys = _greys(len(methods) + 3)[:1:-1]
+    greys = sns.color_palette("Greys", len(methods) + 3)[:1:-1]
     for i, (method, grey) in enumerate(zip(methods, greys, strict=False)):
         part, mine = shown[shown["method"] == method], method == highlight
         style = (
@@ -183,7 +179,7 @@ def plot_scores(
     ax.set_yticks(range(len(rows)), rows)
     ax.grid(axis="y", color="0.92")
     ax.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.4, 1.06), ncols=3)
-    ax.spines[["top", "right", "left"]].set_visible(False)
+    sns.despine(ax=ax, left=True)
     return _finish(ax, show)
 
 # %% ../nbs/21_plots.ipynb #7a290d35
@@ -192,7 +188,7 @@ _GENE_STATISTICS = {"share of zeros": lambda x: (x == 0).mean(axis=0), "variance
 # %% ../nbs/21_plots.ipynb #8ece8357
 def _draw_statistic(ax: Axes, truth: np.ndarray, predicted: Mapping[str, np.ndarray]) -> None:
     "Predicted against real values of all genes, one colour a method, and the diagonal."
-    colours = _greys(len(predicted) + 2)[2:]
+    colours = sns.color_palette("Greys", len(predicted) + 2)[2:]
     for (method, guess), grey in zip(predicted.items(), colours, strict=True):
         shown = {"color": COLOURS.get(method, grey), "label": METHOD_NAMES.get(method, method)}
         ax.scatter(truth, guess, s=7, lw=0, alpha=0.6, **shown)
@@ -214,7 +210,7 @@ def plot_gene_statistic(
     _draw_statistic(ax, of(real), {method: of(cells) for method, cells in predicted.items()})
     ax.set(xlabel=f"{statistic}, real cells", ylabel=f"{statistic}, predicted cells")
     ax.legend(frameon=False, fontsize=8, markerscale=2, loc="upper left")
-    ax.spines[["top", "right"]].set_visible(False)
+    sns.despine(ax=ax)
     return _finish(ax, show)
 
 # %% ../nbs/21_plots.ipynb #d50729a4
@@ -228,7 +224,7 @@ def plot_genes(moved: pd.DataFrame, title: str = "", ax: Axes | None = None, *, 
     ax.axvline(0, color="0.5", lw=0.8)
     ax.set(yticks=y, yticklabels=moved["gene"], xlabel="mean change (log scale)", title=title)
     ax.legend(frameon=False, fontsize=8)
-    ax.spines[["top", "right", "left"]].set_visible(False)
+    sns.despine(ax=ax, left=True)
     return _finish(ax, show)
 
 # %% ../nbs/21_plots.ipynb #11685e79

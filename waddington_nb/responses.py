@@ -16,12 +16,13 @@ from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
+import ot
 import pandas as pd
 from scipy.spatial.distance import cdist
 
 from .core import DataError
 from .labels import Components, dose_of
-from .metrics import energy_distance, transport
+from .metrics import energy_distance
 from waddington_nb.priors import (
     PerturbationKernel,
     Similarity,
@@ -35,7 +36,7 @@ from .tasks import Task
 def transport_plan(control: np.ndarray, perturbed: np.ndarray) -> np.ndarray:
     "Exact optimal-transport plan of two populations (cells × d), squared Euclidean cost: cells × cells, sum 1."
     cost = cdist(control, perturbed, "sqeuclidean")
-    return transport(cost).plan
+    return ot.emd(ot.unif(len(control)), ot.unif(len(perturbed)), cost, numItermax=10_000_000)
 
 
 def transport_displacement(control: np.ndarray, perturbed: np.ndarray) -> np.ndarray:

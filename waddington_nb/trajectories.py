@@ -11,28 +11,29 @@ __all__ = ['DISTANCES', 'medoid', 'diffusion_pseudotime', 'ordered_means', 'refe
 
 # %% ../nbs/20_trajectories.ipynb #ef650eb1
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from itertools import permutations
 from typing import NamedTuple
 
+import anndata as ad
 import matplotlib.pyplot as plt
 import numpy as np
+import ot
 import pandas as pd
 from matplotlib.axes import Axes
-from scipy import sparse
-from scipy.sparse.csgraph import connected_components
-from scipy.sparse.linalg import ArpackError, eigsh
+from scipy.sparse.linalg import ArpackError
 from scipy.spatial.distance import cdist
+from scipy.stats import wasserstein_distance
+from sklearn.metrics.pairwise import euclidean_distances
 
 from .core import DataError
 from waddington_nb.metrics import (
-    euclidean_distances,
     interval,
     numbers,
     populations,
     resample_weights,
-    transport,
     weighted_energy,
     weighted_transport,
 )
@@ -44,50 +45,28 @@ def medoid(z: np.ndarray) -> int:
     "Index of the cell nearest to the mean (cells × features)."
     return int(np.square(z - z.mean(axis=0)).sum(axis=1).argmin())
 
-# %% ../nbs/20_trajectories.ipynb #b4fa530b
-def _nearest(z: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    "Numbers and squared distances of the `k` cells nearest to each cell (cells × features), cells × k each."
-    found = []
-    for rows in np.array_split(np.arange(len(z)), 1 + len(z) // 1000):
-        far = euclidean_distances(z[rows], z, squared=True)
-        far[np.arange(len(rows)), rows] = np.inf  # a cell is not its own neighbour
-        near = np.argpartition(far, k - 1, axis=1)[:, :k]
-        found.append((near, np.take_along_axis(far, near, axis=1)))
-    return tuple(map(np.concatenate, zip(*found, strict=True)))
-
-# %% ../nbs/20_trajectories.ipynb #e1a526c4
-def _random_walk(z: np.ndarray, k: int) -> sparse.csr_array:
-    "Symmetric transition matrix of a walk over the cells, each of which reaches `k` others or is reached by them."
-    near, squared = _nearest(z, k)
-    width, i, j = np.median(squared, axis=1), np.repeat(np.arange(len(z)), k), near.ravel()
-    both = width[i] + width[j]
-    weight = np.sqrt(2 * np.sqrt(width[i]) * np.sqrt(width[j]) / both) * np.exp(-squared.ravel() / both)
-    walk = sparse.csr_array((weight, (i, j)), shape=(len(z), len(z)))
-    walk = walk.maximum(walk.T)
-    for power in (1, 0.5):  # density, then what makes it symmetric
-        scale = sparse.diags_array(1 / walk.sum(axis=0) ** power)
-        walk = scale @ walk @ scale
-    return walk
-
 # %% ../nbs/20_trajectories.ipynb #4876f989
 def diffusion_pseudotime(z: np.ndarray, root: int, neighbours: int = 15) -> np.ndarray:
     "Pseudotime of cells (cells × features) in [0, 1], from cell `root`; unreachable cells get 1. Plain distance if cells coincide or are few."
+    import scanpy as sc
+
     distance, components = np.linalg.norm(z - z[root], axis=1), min(10, len(z) - 2)
     plain = distance / distance.max() if distance.any() else distance
     if components < 3:  # too few cells for a spectrum
         return plain
-    with np.errstate(divide="ignore", invalid="ignore"):
-        walk = _random_walk(z, min(neighbours, len(z) - 1) - 1)
-    try:
-        value, place = eigsh(walk, components, v0=np.random.RandomState(0).standard_normal(len(z)))
-    except (ArpackError, np.linalg.LinAlgError):  # many equal cells
-        return plain
-    value, place = value.astype(np.float32), place.astype(np.float32)  # 1 is 1 within single precision only
-    over_walks = np.where(value < 0.9994, value / np.where(value < 0.9994, 1 - value, 1), 1)
-    time = np.sqrt(np.square(over_walks * (place[root] - place)).sum(axis=1, dtype=float))
-    group = connected_components(walk)[1]
-    reached = group == group[root]
-    return np.where(reached, time / time[reached].max(), 1.0)
+    cells = ad.AnnData(np.zeros((len(z), 1), np.float32), obsm={"z": z}, uns={"iroot": root})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sc.pp.neighbors(
+            cells, min(neighbours, len(z) - 1), use_rep="z", method="gauss", transformer="sklearn"
+        )
+        try:
+            sc.tl.diffmap(cells, n_comps=components)
+            sc.tl.dpt(cells, n_dcs=components)
+        except (ArpackError, np.linalg.LinAlgError):  # many equal cells
+            return plain
+    time = cells.obs["dpt_pseudotime"].to_numpy(float)
+    return np.where(np.isfinite(time), time, 1.0)
 
 # %% ../nbs/20_trajectories.ipynb #21dce84a
 def ordered_means(z: np.ndarray, time: np.ndarray, points: int) -> np.ndarray:
@@ -109,7 +88,7 @@ def dtw(a: np.ndarray, b: np.ndarray) -> float:
     "Multivariate dynamic time warping distance of two paths (points × features). Raises `DataError` for empty ones and NaN."
     return warped(*populations(a, b, ("path a", "path b")))
 
-# %% ../nbs/20_trajectories.ipynb #b418885f
+# %% ../nbs/20_trajectories.ipynb #15b12231
 def warped(a: np.ndarray, b: np.ndarray) -> float:
     "`dtw` of paths that were looked at already, in double precision."
     from dtaidistance import dtw_ndim
@@ -252,8 +231,7 @@ def _check_distance(distance: str) -> None:
 # %% ../nbs/20_trajectories.ipynb #68018a80
 def _transport_cost(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> float:
     "Exact 1-Wasserstein distance of weighted cells x and equally weighted cells y."
-    some = weights > 0
-    return transport(euclidean_distances(x, y)[some], weights[some]).cost
+    return float(ot.emd2(weights, ot.unif(len(y)), euclidean_distances(x, y), numItermax=10_000_000))
 
 # %% ../nbs/20_trajectories.ipynb #3146349c
 def population_distances(
@@ -360,7 +338,7 @@ def transport_pairs(early: np.ndarray, late: np.ndarray) -> TransportPairs:
     "Exact optimal transport of two populations (cells × d), squared Euclidean cost."
     early, late = np.asarray(early, float), np.asarray(late, float)
     cost = euclidean_distances(early, late, squared=True)
-    plan = transport(cost).plan
+    plan = ot.emd(ot.unif(len(early)), ot.unif(len(late)), cost, numItermax=10_000_000)
     i, j = plan.nonzero()
     return TransportPairs(early[i], late[j], plan[i, j] / plan.sum())
 
@@ -625,8 +603,6 @@ def mean_trajectory_table(
 
     Columns: method ('no change' is the start of the first method, held), dimension, dtw_of_mean, wasserstein_of_mean (of
     the values that the mean takes, their order ignored)."""
-    from scipy.stats import wasserstein_distance
-
     means = {method: np.asarray(path).mean(axis=1) for method, path in paths.items()}
     first = next(iter(means.values()))
     means["no change"] = np.repeat(first[:1], len(first), axis=0)
