@@ -59,12 +59,13 @@ def test_outputs_hold_no_progress_and_no_warnings(name):
             assert output.output_type != "error", f"an error below {cell.source[:60]!r}"
 
 
-@pytest.mark.parametrize("name", LESSONS)
+@pytest.mark.parametrize("name", NOTEBOOKS)
 def test_example_code_fits_beside_the_sidebar(name):
+    "`python .ci/format.py` breaks lines of code; strings and comments are broken by hand."
     long = [
         line
         for cell in shown(name)
-        if not said(cell, "export") and not said(cell, "echo: false")
+        if not said(cell, "export(i|s)?") and not said(cell, "echo: false")
         for line in cell.source.splitlines()
         if len(line) > COLUMNS and not line.startswith("#|")
     ]
