@@ -148,6 +148,14 @@ COMMANDS = sorted(
 )
 
 
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_commands_fit_beside_the_sidebar(name):
+    "A browser breaks a long line after a hyphen, so that `--out` falls apart; a backslash breaks it where it should."
+    text = "\n\n".join(c.source for c in cells_of(name) if c.cell_type == "markdown")
+    blocks = re.findall(r"^```sh\n(.*?)^```", text, re.M | re.S)
+    assert [line for block in blocks for line in block.splitlines() if len(line) > 72] == []
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_shown_command_is_understood(command):
     try:

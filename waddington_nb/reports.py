@@ -523,11 +523,12 @@ def _genes(report: Report, intervals: pd.DataFrame | None, max_rows: int = 3000)
 
 # %% ../nbs/30_reports.ipynb #75092eb6
 def all_methods(report: Report) -> list[str]:
-    "Headline scores of every method, a row each."
+    "Headline scores, a row each, of every method."
     if report.table.empty:
         return []
-    wide = headline(report.task, report.summary()).pivot_table("value", "method", "score", sort=False)
-    wide.insert(0, "method", [METHOD_NAMES.get(method, method) for method in wide.index])
+    wide = headline(report.task, report.summary()).pivot_table("value", "score", "method", sort=False)
+    wide = wide.rename(columns=METHOD_NAMES)
+    wide.insert(0, "score", wide.index)
     return [html_table(wide, save_as="methods.csv")]
 
 # %% ../nbs/30_reports.ipynb #022fd5c9
