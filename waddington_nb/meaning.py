@@ -798,8 +798,8 @@ def _strongest(predicted: pd.DataFrame, real: pd.DataFrame | None, most: int) ->
 # %% ../nbs/44_meaning.ipynb #98e2ba1b
 def plain_name(name: str, most: int = 44) -> str:
     "The name of a set as words."
-    name = str(name).removeprefix("HALLMARK_")
-    return (name.replace("_", " ").lower() if name.isupper() and "_" in str(name) else name)[:most]
+    short = str(name).removeprefix("HALLMARK_")
+    return (short.replace("_", " ").lower() if short.isupper() and "_" in str(name) else short)[:most]
 
 # %% ../nbs/44_meaning.ipynb #c34ca9eb
 def plot_enrichment(
