@@ -140,12 +140,7 @@ def _check_finite(name: str, found: Tensor) -> None:
 
 # %% ../nbs/12_rollouts.ipynb #a18b5e92
 @torch.no_grad()
-def mean_return(
-    world: World,  # where it plays
-    policy: Policy,  # its most likely actions are played
-    n_envs: int,  # cells in parallel, an episode each
-    seed: int,  # of the first states and of chance in the world
-) -> float:
+def mean_return(world: World, policy: Policy, n_envs: int, seed: int) -> float:
     "Mean return of `n_envs` cells' first episode, at most a horizon, under the policy's most likely actions."
     device = next(policy.parameters()).device
     observation, rows = world.reset(n_envs, torch.Generator(device).manual_seed(seed)), []
