@@ -715,7 +715,15 @@ def grid_text(task: Task, requests: Sequence, most: int = 30) -> str:
 
 # %% ../nbs/46_cli.ipynb #aa10b988
 def write_forecast(
-    options: argparse.Namespace, what: dict, model, cells, *, keep: bool, meant: PagePieces, genes=None, tables=None
+    options: argparse.Namespace,
+    what: dict,
+    model,
+    cells,
+    *,
+    keep: bool,
+    meant: PagePieces,
+    genes=None,
+    tables=None,
 ) -> None:
     "Write predicted cells (or their files, `tables`), genes, evidence, page and, if `keep`, the model."
     from waddington_nb.forecasts import forecast_figures
