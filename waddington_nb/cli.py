@@ -607,7 +607,7 @@ def predict(options: argparse.Namespace) -> None:
 # %% ../nbs/46_cli.ipynb #0874cfaa
 def predict_missing(options: argparse.Namespace) -> Path:
     "Fit on all cells, predict the missing conditions, and write them with evidence; returns the path of the report."
-    from waddington_nb.prediction import fit, task_requests
+    from waddington_nb.prediction import fit, predict_requests, task_requests
     from waddington_nb.representations import check_n_latent
     from waddington_nb.workers import prepare
 
@@ -632,7 +632,7 @@ def predict_missing(options: argparse.Namespace) -> Path:
     with locked(options.out):
         model = fit(task, **fit_options(options, what, device), prior=options.prior)
         found = _grid(model, requests, options, task.group_key)
-        cells = found.cells if lookup is None else _read_back(found)
+        cells = found.cells if lookup is None else predict_requests(model, requests, task.group_key)
         kept = {"genes": found.genes, "tables": {"predicted.h5ad": found.file}}
         meant = meaning_pieces(model, cells, lookup, task, wide)
         write_forecast(options, what, model, cells, keep=True, meant=meant, **kept)
@@ -689,13 +689,6 @@ def _joined(parts: Sequence[_Predicted], genes: Sequence[str]) -> _Predicted:
     return _Predicted(ad.AnnData(obs=obs, var=pd.DataFrame(index=list(genes)), uns=uns), table)
 
 # %% ../nbs/46_cli.ipynb #aa7f9558
-def _read_back(found: _Predicted) -> ad.AnnData:
-    "The cells of a grid with their expression, for what needs all of them."
-    cells = ad.read_h5ad(found.file)
-    cells.obs, cells.uns = found.cells.obs, found.cells.uns
-    return cells
-
-
 def _where(options: argparse.Namespace) -> dict:
     "Who does the work, as `each` takes it."
     return {"workers": options.workers, "scheduler": options.scheduler}
