@@ -42,9 +42,14 @@ def prepare() -> dict[Path, Path]:
     site = re.escape(f"{config.doc_host}{config.doc_baseurl}/cli.html#")
     for path in made.rglob("*.ipynb"):
         text = re.sub(rf"\[(`\w+`)\]\({site}\w+\)", r"\1", path.read_text())
-        path.write_text(rename(text))
+        path.write_text(breakable(rename(text)))
     (made / "_quarto.yml").write_text(rename((root / "_quarto.yml").read_text()))
     return pages
+
+
+def breakable(notebook: str) -> str:
+    "The text of a notebook; in heads of tables, long names may break after an underscore."
+    return re.sub(r"<th>\w*_\w*</th>", lambda head: head[0].replace("_", "_<wbr>"), notebook)
 
 
 def render(quarto: bool) -> None:

@@ -3,6 +3,7 @@
 import gzip
 import importlib
 
+import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,16 +12,18 @@ from scipy import stats
 
 import waddington_nb as wd
 from waddington_nb import meaning
-from waddington_nb.courses import order_agreement, timed_course
+from waddington_nb.courses import look_for, order_agreement, rna_of, time_courses, timed_course
 from waddington_nb.meaning import (
     change_between,
     enrich,
     false_and_found,
+    map_genes,
     mask_targets,
     planted_screen,
     read_sets,
     read_signed_network,
     weighted_test,
+    wider_changes,
 )
 
 libraries = pytest.mark.skipif(
@@ -264,9 +267,12 @@ def test_the_libraries_load_when_they_are_used():
     [
         (["--sets", "nowhere.gmt"], "no file of gene sets 'nowhere.gmt'"),
         (["--regulators", "nowhere.csv"], "cannot read network nowhere.csv"),
+        (["--universe", "all"], "--universe is for --sets and --regulators"),
+        (["--sets", "hallmark", "--universe", "20"], "no gene is added to the 40 predicted ones"),
+        (["--sets", "hallmark", "--universe", "none"], "'none' is not a whole number"),
         (
-            ["--sets", "nowhere.gmt", "--time-key", "time", "--hold-out-time", "1"],
-            "cannot be combined with --hold-out-time",
+            ["--sets", "nowhere.gmt", "--universe", "all", "--time-key", "time", "--hold-out-time", "1"],
+            "--universe cannot be combined with --hold-out-time; keep more genes with --genes",
         ),
     ],
 )
@@ -278,3 +284,74 @@ def test_the_command_line_refuses_before_it_fits(cells, tmp_path, capsys, option
     assert main([*asked, "--out", str(tmp_path / "out"), *options]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert said in line
+
+
+@pytest.fixture(scope="module")
+def timed():
+    "Cells at four times: forty genes rise early, forty late."
+    rng, hours, genes = np.random.default_rng(0), np.repeat([0, 1, 2, 4], 40), np.arange(160)
+    turn = np.where(genes < 40, 0.7, 2.5)
+    rate = 2 + 8 * (genes < 80) / (1 + np.exp(-3 * (hours[:, None] - turn)))
+    obs = pd.DataFrame({"hours": hours, "arm": "dex"}, index=[f"c{i}" for i in range(len(hours))])
+    cells = ad.AnnData(rng.poisson(rate).astype("float32"), obs=obs)
+    cells.var_names = [f"GENE{i}" for i in genes]
+    places = {"EARLY": range(40), "LATE": range(40, 80), "STILL": range(100, 140)}
+    return cells, {name: [f"GENE{i}" for i in place] for name, place in places.items()}
+
+
+@libraries
+def test_sets_along_held_out_times(timed, tmp_path):
+    from waddington_nb.cli import main
+
+    cells, sets = timed
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    lines = ["\t".join([name, "made", *genes]) for name, genes in sets.items()]
+    (tmp_path / "sets.gmt").write_text("\n".join(lines))
+    asked = ["run", str(tmp_path / "cells.h5ad"), "--perturbation-key", "arm", "--control", "dex"]
+    asked += ["--time-key", "hours", "--hold-out-time", "2", "--stages", "none", "--latent", "5"]
+    assert main([*asked, "--sets", str(tmp_path / "sets.gmt"), "--out", str(tmp_path / "out")]) == 0
+    table = pd.read_csv(tmp_path / "out" / "enrichment.csv").set_index(["cells", "name"])
+    assert table.loc[[("predicted", "EARLY"), ("real", "EARLY")], "called"].all()
+    assert {"course_0.png", "genes_0.png", "sets_0.png"} <= {
+        p.name for p in (tmp_path / "out/figures").iterdir()
+    }
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "straight lines" in page and "What the moves mean" in page
+
+
+def test_sets_turn_in_their_order_along_times(timed):
+    cells, sets = timed
+    task = wd.TimeCourseTask({"rna": cells}, "hours", 2)
+    found = time_courses(wd.fit(task, [], seed=0, n_latent=5), task, task.arms[0])
+    for course in found.values():
+        turn = wd.enrich_course(course, sets).drop_duplicates("name").set_index("name")["turn"]
+        assert turn["EARLY"] < turn["LATE"]
+    straight = found["straight lines"].y
+    assert np.allclose(straight[2], (2 * straight[1] + straight[3]) / 3)
+
+
+def test_cells_without_rna_have_no_sets():
+    with pytest.raises(wd.DataError, match="need RNA, and the cells have none"):
+        look_for("hallmark", None, ())
+    with pytest.raises(wd.DataError, match="need an RNA modality, and here are atac"):
+        rna_of(["atac"])
+
+
+def test_a_wider_task_must_hold_out_the_same_cells(cells):
+    asked = {"group_key": "cell_type", "n_genes": 20}
+    task = wd.Task(cells, hold_out_group="NK", **asked)
+    for other in (
+        wd.Task(cells, hold_out_group="T", **asked | {"n_genes": 40}),
+        wd.Task(cells[:200], hold_out_group="NK", **asked),
+    ):
+        with pytest.raises(wd.DataError, match="holds out other cells"):
+            map_genes(task, other)
+    with pytest.raises(wd.DataError, match="no gene is added to the 20 predicted ones"):
+        map_genes(task, task)
+    wide = wd.Task(cells, hold_out_group="NK", **asked | {"n_genes": 40})
+    predicted, more = wd.mean_shift(task), map_genes(task, wide)
+    with pytest.raises(wd.DataError, match="the predicted cells lack"):
+        wider_changes(predicted[:, 1:], more)
+    predicted.obs["source_cell"] = "nobody"
+    with pytest.raises(wd.DataError, match="start cell 'nobody' is not in the wider task"):
+        wider_changes(predicted, more)

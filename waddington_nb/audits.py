@@ -659,7 +659,7 @@ def check_results(results: pd.DataFrame) -> Finding:
 
 # %% ../nbs/34_audits.ipynb #1e6085a9
 def audit(
-    environment: World | gymnasium.Env | gymnasium.vector.VectorEnv | str | None = None,
+    environment: World | gymnasium.Env | gymnasium.vector.VectorEnv | str | None = None,  # or its id
     *,
     test: World | gymnasium.Env | None = None,  # where the policy is scored, if that is another one
     horizon: int | None = None,  # of environments without a step limit

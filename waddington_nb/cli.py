@@ -6,10 +6,10 @@
 __all__ = ['PRIOR_HELP', 'COMMANDS', 'add_data_options', 'add_run_options', 'add_meaning_options', 'add_predict_options',
            'add_time_options', 'add_fit_options', 'add_steer_options', 'add_landscape_options', 'add_paper_options',
            'parser', 'make_stages', 'pick_device', 'asked_of', 'task_of', 'control_of', 'say', 'fit_options',
-           'settings_of', 'config_bytes', 'lookup_of', 'PagePieces', 'meaning_pieces', 'execute', 'policy_bytes',
-           'answered', 'learning_notes', 'run', 'predict', 'predict_missing', 'grid_text', 'write_forecast',
-           'predict_new', 'steer', 'steer_genes', 'steer_screen', 'check', 'time_task', 'run_times', 'demo', 'datasets',
-           'landscapes', 'reproduce_paper', 'main']
+           'settings_of', 'config_bytes', 'lookup_of', 'wide_task', 'PagePieces', 'meaning_pieces', 'execute',
+           'policy_bytes', 'answered', 'learning_notes', 'run', 'predict', 'predict_missing', 'grid_text',
+           'write_forecast', 'predict_new', 'steer', 'steer_genes', 'steer_screen', 'check', 'time_task', 'run_times',
+           'demo', 'datasets', 'landscapes', 'reproduce_paper', 'main']
 
 # %% ../nbs/46_cli.ipynb #96fac1b6
 import argparse
@@ -48,7 +48,7 @@ from waddington_nb.folders import (
     without_paths,
 )
 from .labels import require_key
-from .measurements import read, read_modalities
+from .measurements import modality_kind, read, read_modalities
 from .tasks import Task, require_known
 from .time_tasks import TimeCourseTask
 
@@ -124,6 +124,15 @@ def add_meaning_options(parser: argparse.ArgumentParser) -> None:
     add("--sets", metavar="FILE", help=sets)
     network = "signed network (.csv or .tsv with source, target, weight): adds the regulators; needs the extra 'meaning'"
     add("--regulators", metavar="FILE", help=network)
+    more = (
+        "genes on which these are scored, or all (default: those predicted); genes beyond follow a linear map"
+    )
+    add("--universe", type=_count_or_all, metavar="N", help=more)
+
+
+def _count_or_all(text: str) -> int | str:
+    "A positive count, or the word all."
+    return text if text == "all" else _count(text)
 
 # %% ../nbs/46_cli.ipynb #cliprdop
 def add_predict_options(parser: argparse.ArgumentParser) -> None:
@@ -414,6 +423,21 @@ def lookup_of(options: argparse.Namespace, genes: Sequence[str]):
 
     return look_for(sets, network, genes)
 
+# %% ../nbs/46_cli.ipynb #dde07968
+def wide_task(options: argparse.Namespace, task: Task, **held) -> Task | None:
+    "The task with as many genes as `--universe` says, or None. Raises `DataError`."
+    asked = getattr(options, "universe", None)
+    if asked is None:
+        return None
+    from waddington_nb.meaning import require_wider
+
+    if not _looked_for(options):
+        raise DataError("--universe is for --sets and --regulators; give one of them, or leave it out")
+    genes = 100_000 if asked == "all" else asked  # more than there are; a hundredth is kept in any case
+    wide = Task(options.data, **asked_of(options) | held | {"n_genes": genes})
+    require_wider(task, wide)
+    return wide
+
 # %% ../nbs/46_cli.ipynb #968758f9
 def _looked_for(options: argparse.Namespace) -> dict[str, str]:
     "The files of `--sets` and `--regulators`, with their digests."
@@ -422,12 +446,10 @@ def _looked_for(options: argparse.Namespace) -> dict[str, str]:
     }
 
 
-def _no_meaning(options: argparse.Namespace, what: str) -> None:
-    "Refuse `--sets` and `--regulators` where times are predicted. Raises `DataError`."
-    for name in _looked_for(options):
-        raise DataError(
-            f"--{name} cannot be combined with {what}; leave it out, and use wd.enrich on the predicted cells"
-        )
+def _no_universe(options: argparse.Namespace, what: str, remedy: str) -> None:
+    "Refuse `--universe` where there is no wider task. Raises `DataError`."
+    if options.universe is not None:
+        raise DataError(f"--universe cannot be combined with {what}; {remedy}")
 
 # %% ../nbs/46_cli.ipynb #56c3484d
 class PagePieces(NamedTuple):
@@ -438,13 +460,13 @@ class PagePieces(NamedTuple):
     files: dict[str, bytes] = {}
 
 
-def meaning_pieces(model, cells, lookup, task: Task | None = None) -> PagePieces:
+def meaning_pieces(model, cells, lookup, task=None, wide: Task | None = None) -> PagePieces:
     "Pathways and regulators of predicted cells, beside those of the real ones of a task."
     if lookup is None:
         return PagePieces()
     from waddington_nb.courses import meaning_figures, meaning_of, meaning_section
 
-    found = meaning_of(model, cells, lookup, task)
+    found = meaning_of(model, cells, lookup, task, wide=wide)
     pictures = meaning_figures(found)
     tables = [found.predicted.assign(cells="predicted")] + (
         [] if found.real is None else [found.real.assign(cells="real")]
@@ -453,7 +475,9 @@ def meaning_pieces(model, cells, lookup, task: Task | None = None) -> PagePieces
     return PagePieces(meaning_section(found, pictures), pictures, files)
 
 # %% ../nbs/46_cli.ipynb #ae9fed9c
-def execute(task: Task, options: argparse.Namespace, data: str, *, also=PagePieces) -> Path:
+def execute(
+    task: Task, options: argparse.Namespace, data: str, *, also=PagePieces, wide: Task | None = None
+) -> Path:
     "Fit, predict, score and write everything, with what `also()` adds, into `options.out`; returns the path of the report."
     from waddington_nb.prediction import fit
     from waddington_nb.reports import evaluate, report_figures, report_page
@@ -462,7 +486,7 @@ def execute(task: Task, options: argparse.Namespace, data: str, *, also=PagePiec
 
     check_n_latent(options.latent)
     device = pick_device(options.device)
-    what, lookup = identity(fingerprint(task), options, device), lookup_of(options, task.symbols)
+    what, lookup = identity(fingerprint(task), options, device), lookup_of(options, (wide or task).symbols)
     if claim(options.out, what, options.resume) and options.resume:
         return options.out / "report.html"
     say(task)
@@ -471,7 +495,7 @@ def execute(task: Task, options: argparse.Namespace, data: str, *, also=PagePiec
         cells = model.predict(task)
         report = evaluate(task, {"policy": {options.seed: cells}})
         pictures = report_figures(report, model.history)
-        meant, more = meaning_pieces(model, cells, lookup, task), also()
+        meant, more = meaning_pieces(model, cells, lookup, task, wide), also()
         page = report_page(
             report, pictures, settings=settings_of(what, data), intervals=response_interval(model, cells),
             first=answered(model, cells), notes=learning_notes(model), extra=meant.section | more.section,
@@ -552,7 +576,7 @@ def learning_notes(model) -> list[str]:
 def run(options: argparse.Namespace) -> None:
     "`waddington run`."
     if options.hold_out_time is not None:
-        _no_meaning(options, "--hold-out-time")
+        _no_universe(options, "--hold-out-time", "keep more genes with --genes")
         if options.dry_run:
             raise DataError("--dry-run knows no costs of --hold-out-time; leave it out")
         print(run_times(options))
@@ -572,7 +596,8 @@ def run(options: argparse.Namespace) -> None:
         steps = 0 if options.stages == "none" else options.steps
         print(estimate(options.data, **asked_of(options), **held, steps=steps))
     else:
-        print(execute(task_of(options, **held), options, options.data))
+        task = task_of(options, **held)
+        print(execute(task, options, options.data, wide=wide_task(options, task, **held)))
 
 # %% ../nbs/46_cli.ipynb #cliprd00
 def predict(options: argparse.Namespace) -> None:
@@ -582,7 +607,7 @@ def predict(options: argparse.Namespace) -> None:
 # %% ../nbs/46_cli.ipynb #0874cfaa
 def predict_missing(options: argparse.Namespace) -> Path:
     "Fit on all cells, predict the missing conditions, and write them with evidence; returns the path of the report."
-    from waddington_nb.prediction import fit, task_requests
+    from waddington_nb.prediction import fit, predict_requests, task_requests
     from waddington_nb.representations import check_n_latent
     from waddington_nb.workers import prepare
 
@@ -598,7 +623,8 @@ def predict_missing(options: argparse.Namespace) -> Path:
     if not options.prior:
         require_known(task, options.perturbation or [])
     requests = task_requests(task, options.perturbation, groups=options.groups)
-    what, lookup = identity(fingerprint(task), options, device), lookup_of(options, task.symbols)
+    wide = wide_task(options, task, keep_genes=options.perturbation or ())
+    what, lookup = identity(fingerprint(task), options, device), lookup_of(options, (wide or task).symbols)
     if claim(options.out, what, options.resume, outputs=FORECAST_OUTPUTS) and options.resume:
         return options.out / "report.html"
     say(task)
@@ -606,9 +632,10 @@ def predict_missing(options: argparse.Namespace) -> Path:
     with locked(options.out):
         model = fit(task, **fit_options(options, what, device), prior=options.prior)
         found = _grid(model, requests, options, task.group_key)
-        cells = found.cells if lookup is None else _read_back(found)
+        cells = found.cells if lookup is None else predict_requests(model, requests, task.group_key)
         kept = {"genes": found.genes, "tables": {"predicted.h5ad": found.file}}
-        write_forecast(options, what, model, cells, keep=True, lookup=lookup, **kept)
+        meant = meaning_pieces(model, cells, lookup, task, wide)
+        write_forecast(options, what, model, cells, keep=True, meant=meant, **kept)
     return options.out / "report.html"
 
 # %% ../nbs/46_cli.ipynb #56338e26
@@ -662,13 +689,6 @@ def _joined(parts: Sequence[_Predicted], genes: Sequence[str]) -> _Predicted:
     return _Predicted(ad.AnnData(obs=obs, var=pd.DataFrame(index=list(genes)), uns=uns), table)
 
 # %% ../nbs/46_cli.ipynb #aa7f9558
-def _read_back(found: _Predicted) -> ad.AnnData:
-    "The cells of a grid with their expression, for what needs all of them."
-    cells = ad.read_h5ad(found.file)
-    cells.obs, cells.uns = found.cells.obs, found.cells.uns
-    return cells
-
-
 def _where(options: argparse.Namespace) -> dict:
     "Who does the work, as `each` takes it."
     return {"workers": options.workers, "scheduler": options.scheduler}
@@ -688,14 +708,22 @@ def grid_text(task: Task, requests: Sequence, most: int = 30) -> str:
 
 # %% ../nbs/46_cli.ipynb #aa10b988
 def write_forecast(
-    options: argparse.Namespace, what: dict, model, cells, *, keep: bool, lookup=None, genes=None, tables=None
+    options: argparse.Namespace,
+    what: dict,
+    model,
+    cells,
+    *,
+    keep: bool,
+    meant: PagePieces,
+    genes=None,
+    tables=None,
 ) -> None:
     "Write predicted cells (or their files, `tables`), genes, evidence, page and, if `keep`, the model."
     from waddington_nb.forecasts import forecast_figures
     from waddington_nb.time_reports import forecast_page, forecast_verdict, gene_table
 
     genes = gene_table(model, cells) if genes is None else genes
-    pictures, meant = forecast_figures(genes), meaning_pieces(model, cells, lookup)
+    pictures = forecast_figures(genes)
     page = forecast_page(
         model,
         cells,
@@ -703,7 +731,7 @@ def write_forecast(
         pictures=pictures,
         notes=learning_notes(model),
         settings=settings_of(what, options.data),
-        **({"extra": meant.section} if lookup else {}),
+        extra=meant.section,
     )
     files = {
         "report.html": page.encode(),
@@ -727,10 +755,9 @@ def predict_new(options: argparse.Namespace) -> Path:
             raise DataError(f"--{name} shares out a grid, and a kept model predicts at once; leave it out")
     model = load_model(options.model)
     of_times = isinstance(model, TimeCourseModel)
-    if of_times:
-        _no_meaning(options, "a model of times")
+    _no_universe(options, "--model", "it needs the training cells; fit anew, without --model")
     cells, keys, notes = (_ask_times if of_times else _ask_perturbations)(model, options)
-    lookup = None if of_times else lookup_of(options, model.schema.symbols)
+    lookup = lookup_of(options, _genes_of(model))
     kept = {"kept_model": file_digest(options.model / "model.json"), "new_cells": file_digest(options.data)}
     what = {"version": __version__, **kept, **keys, **_looked_for(options)}
     outputs = [*FORECAST_OUTPUTS[:1], *_predicted_file(cells), *FORECAST_OUTPUTS[2:-1]]
@@ -739,8 +766,16 @@ def predict_new(options: argparse.Namespace) -> Path:
     for note in notes:
         print(f"note: {note}")
     with locked(options.out):
-        write_forecast(options, what, model, cells, keep=False, lookup=lookup)
+        meant = meaning_pieces(model, cells, lookup)
+        write_forecast(options, what, model, cells, keep=False, meant=meant)
     return options.out / "report.html"
+
+
+def _genes_of(model) -> Sequence[str]:
+    "The genes that a kept model predicts, by the names that gene sets use. Raises `DataError`."
+    if hasattr(model.schema, "symbols"):
+        return model.schema.symbols
+    return _rna_features(model.schema.features)
 
 # %% ../nbs/46_cli.ipynb #clinewc1
 def _ask_perturbations(model, options: argparse.Namespace) -> tuple[ad.AnnData, dict, list[str]]:
@@ -933,6 +968,11 @@ def _labelled_cells(parts: dict[str, ad.AnnData], key: str, wanted: dict[str, st
     kept = obs.index[np.isin(label, list(wanted.values()))]
     return {name: part[part.obs_names.isin(kept)] for name, part in parts.items()}
 
+# %% ../nbs/46_cli.ipynb #c89786c3
+def _rna_features(features: dict[str, Sequence[str]]) -> Sequence[str]:
+    "The features of the RNA modality, to score gene sets on; nothing where there is none."
+    return next((found for name, found in features.items() if modality_kind(name) == "rna"), ())
+
 # %% ../nbs/46_cli.ipynb #e1884065
 def run_times(options: argparse.Namespace) -> Path:
     "Fit, predict and score held-out times, and write everything into `options.out`; returns the path of the report."
@@ -943,6 +983,7 @@ def run_times(options: argparse.Namespace) -> Path:
     check_n_latent(options.latent)
     device, positions, task = pick_device(options.device), _positions(options), time_task(options)
     _check_positions(task, positions)
+    lookup = lookup_of(options, _rna_features({n: m.features for n, m in task.modalities.items()}))
     what = identity(fingerprint(task), options, device)
     predicted = "predicted.h5mu" if len(task.modalities) > 1 else "predicted.h5ad"
     outputs = [predicted if name == "predicted.h5ad" else name for name in OUTPUTS]
@@ -959,14 +1000,15 @@ def run_times(options: argparse.Namespace) -> Path:
             "training.csv": model.history.to_csv(index=False).encode(),
             "config.json": config_bytes(what, options.data),
         }
-        files |= _time_page(report, model, cells, positions, settings_of(what, options.data))
+        meant = meaning_pieces(model, cells, lookup, task)
+        files |= _time_page(report, model, cells, positions, settings_of(what, options.data), meant)
         tables = {**_predicted_file(cells), "trajectories.h5ad": route_cells(model, model.routes(task))}
         publish(options.out, files, tables, model=model)
     print(report.verdict())
     return options.out / "report.html"
 
 # %% ../nbs/46_cli.ipynb #767da8b3
-def _time_page(report, model, cells: dict, positions, settings: dict) -> dict[str, bytes]:
+def _time_page(report, model, cells: dict, positions, settings: dict, meant: PagePieces) -> dict[str, bytes]:
     "Report and figures of a run on held-out times, by file name."
     from waddington_nb.reports import report_figures, report_page
     from waddington_nb.time_reports import chromatin_figures, chromatin_near_genes, chromatin_section
@@ -974,9 +1016,9 @@ def _time_page(report, model, cells: dict, positions, settings: dict) -> dict[st
     task, pictures = report.task, report_figures(report, model.history)
     near = None if positions is None else chromatin_near_genes(task, cells, positions)
     pictures |= chromatin_figures(near or {}, task.arms[0])
-    extra = chromatin_section(task, near, pictures)
+    extra = meant.section | chromatin_section(task, near, pictures)
     page = report_page(report, pictures, settings=settings, notes=model.notes, extra=extra)
-    return _pictures(pictures) | {"report.html": page.encode()}
+    return _pictures(pictures | meant.pictures) | meant.files | {"report.html": page.encode()}
 
 # %% ../nbs/46_cli.ipynb #44f8854f
 def _predicted_file(cells) -> dict[str, object]:

@@ -242,7 +242,10 @@ def download(url: str, path: Path, known_hash: str | None = None) -> Path:
     return path
 
 # %% ../nbs/07_datasets.ipynb #fc295185
-def load(name: str, folder: str | Path | None = None) -> ad.AnnData:
+def load(
+    name: str,  # of `DATASETS`, such as 'kang18'
+    folder: str | Path | None = None,  # to look in first; `$WADDINGTON_DATA` by default
+) -> ad.AnnData:
     "A named set, with the column names and labels of its `keys`; see `DATASETS`."
     dataset, path = locate(name, folder)
     adata = read(path)

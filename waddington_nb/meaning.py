@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['NAMED_SETS', 'MAX_CELLS', 'FEWEST_GENES', 'FDR', 'read_sets', 'read_signed_network', 'Change', 'change_between',
-           'mask_targets', 'predicted_changes', 'real_changes', 'inflation', 'Tested', 'weighted_test', 'PlantedScreen',
-           'planted_screen', 'false_and_found', 'library', 'gsea', 'univariate_t', 'require_known_names', 'coverage_of',
-           'smallest_set', 'set_weights', 'edge_weights', 'measured_sets', 'measured_network', 'enrich', 'agreement',
+           'mask_targets', 'predicted_changes', 'real_changes', 'GeneMap', 'require_wider', 'map_genes', 'wider_change',
+           'wider_changes', 'map_note', 'inflation', 'Tested', 'weighted_test', 'PlantedScreen', 'planted_screen',
+           'false_and_found', 'library', 'gsea', 'univariate_t', 'require_known_names', 'coverage_of', 'smallest_set',
+           'set_weights', 'edge_weights', 'measured_sets', 'measured_network', 'enrich', 'agreement',
            'enrichment_agreement', 'plain_name', 'plot_enrichment']
 
 # %% ../nbs/44_meaning.ipynb #0500ef91
@@ -31,6 +32,7 @@ from .labels import known_components, labels
 from .measurements import dense
 from .plots import COLOURS, METHOD_NAMES
 from .prediction import asked_conditions
+from .representations import training_pca
 from .tasks import Task, find_targets, output_column
 
 # %% ../nbs/44_meaning.ipynb #0df8c4b7
@@ -251,6 +253,129 @@ def real_changes(task: Task, *, half: int | None = None, seed: int = 0) -> list[
         )
     return found
 
+# %% ../nbs/44_meaning.ipynb #54bff916
+class GeneMap(NamedTuple):
+    "A linear map from changes of the predicted genes to changes of others, fitted on training cells; see `map_genes`."
+
+    wide: Task  # the same cells, more genes
+    genes: np.ndarray  # the predicted ones, (predicted,)
+    at: np.ndarray  # where they hold each gene of the wider task, -1: nowhere; (all,)
+    axes: np.ndarray  # predicted × latent
+    weights: np.ndarray  # latent × others
+    evidence: (
+        pd.DataFrame
+    )  # correlations at left-out training conditions: group, perturbation, map, mean_shift
+
+    def spread(self, change: np.ndarray) -> np.ndarray:
+        "Changes of all genes, rows × all, from those of the predicted ones, rows × predicted."
+        wide = change[:, self.at]
+        wide[:, self.at < 0] = change @ self.axes @ self.weights
+        return wide
+
+# %% ../nbs/44_meaning.ipynb #df482072
+def _sums(z: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    "Products of (1, z) with itself and with `x`, over cells."
+    one = np.column_stack([np.ones(len(z), z.dtype), z])
+    return (one.T @ one).astype(float), (one.T @ x).astype(float)
+
+
+def _sums_of(
+    z: np.ndarray, wide: Task, rows: np.ndarray, others: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    "The same over many cells (`rows`), some at a time."
+    parts = np.array_split(rows, -(-len(rows) // 4096))
+    sums = [_sums(z[part], wide.x[part][:, others]) for part in parts]
+    return sum(s[0] for s in sums), sum(s[1] for s in sums)
+
+# %% ../nbs/44_meaning.ipynb #26b8dced
+def _solved(squares: np.ndarray, products: np.ndarray) -> np.ndarray:
+    "The map, latent × others, without its constant."
+    return np.linalg.lstsq(squares, products, rcond=1e-9)[0][1:].astype(np.float32)
+
+# %% ../nbs/44_meaning.ipynb #287eed38
+def _map_evidence(wide: Task, z: np.ndarray, others: np.ndarray, total) -> pd.DataFrame:
+    "Correlations of mapped and of mean changes with the real ones, a row per training condition."
+    learnt = wide.conditions()
+    moved = lambda c, of: of[c.perturbed].mean(axis=0) - of[c.control].mean(axis=0)
+    real = [moved(c, wide.x)[others] for c in learnt]
+    rows = []
+    for i, c in enumerate(learnt):
+        own = _sums_of(z, wide, c.perturbed, others)
+        mapped = moved(c, z) @ _solved(total[0] - own[0], total[1] - own[1])
+        rest = [k for k in range(len(learnt)) if k != i]
+        same = [k for k in rest if learnt[k].perturbation == c.perturbation] or rest
+        shift = np.mean([real[k] for k in same], axis=0) if same else np.zeros(len(mapped))
+        found = {"map": _correlation(mapped, real[i]), "mean_shift": _correlation(shift, real[i])}
+        rows.append({"group": c.group, "perturbation": c.perturbation} | found)
+    return pd.DataFrame(rows)
+
+# %% ../nbs/44_meaning.ipynb #d02f9fba
+def _correlation(a: np.ndarray, b: np.ndarray) -> float:
+    "Pearson's; 0 where one of the two is flat."
+    return float(np.corrcoef(a, b)[0, 1]) if np.ptp(a) and np.ptp(b) else 0.0
+
+# %% ../nbs/44_meaning.ipynb #3c6e9b1e
+def require_wider(task: Task, wide: Task) -> None:
+    "Refuse a wider task of other cells, or without further genes. Raises `DataError`."
+    alike = np.array_equal(task.names, wide.names) and np.array_equal(task.is_train, wide.is_train)
+    if not alike or task.test_conditions != wide.test_conditions:
+        raise DataError(
+            "the wider task holds out other cells; make it with the same options but for a larger n_genes"
+        )
+    if np.isin(wide.genes, task.genes).all():
+        raise DataError(
+            f"no gene is added to the {len(task.genes)} predicted ones; ask for more (n_genes=, --universe)"
+        )
+
+# %% ../nbs/44_meaning.ipynb #486dd837
+def map_genes(
+    task: Task,  # of the prediction
+    wide: Task,  # the same question with a larger `n_genes`
+) -> GeneMap:
+    "The map from predicted genes to the others of a wider task, with its evidence. Raises `DataError`."
+    require_wider(task, wide)
+    pca = training_pca(task)
+    at, z = pd.Index(task.genes).get_indexer(wide.genes), pca.encode(task.x)
+    total = _sums_of(z, wide, np.flatnonzero(task.is_train), at < 0)
+    evidence = _map_evidence(wide, z, at < 0, total)
+    return GeneMap(wide, task.genes, at, pca.arrays["components"], _solved(*total), evidence)
+
+# %% ../nbs/44_meaning.ipynb #c4f10405
+def wider_change(cells: ad.AnnData, more: GeneMap, *, group: str, perturbation: str) -> Change:
+    "The change of predicted cells of one condition on all genes of a wider task. Raises `DataError` for other cells or genes."
+    if lacking := set(more.genes) - set(cells.var_names):
+        raise DataError(f"the predicted cells lack {min(lacking)!r} of the task's genes; give all of them")
+    source = cells.obs[output_column("source_cell", more.wide.group_key)].astype(str)
+    rows = pd.Index(more.wide.names).get_indexer(source)
+    if (rows < 0).any():
+        raise DataError(
+            f"start cell {source[rows < 0].iloc[0]!r} is not in the wider task; predict from its cells"
+        )
+    cells, inside = cells[:, more.genes], more.at >= 0
+    before = more.wide.x[rows].astype(float)
+    arms = [dense(m).astype(float) for m in (cells.layers["control"], cells.X)]
+    after = before + more.spread((arms[1].mean(axis=0) - arms[0].mean(axis=0))[None])
+    after[:, inside] = arms[1][:, more.at[inside]]
+    return change_between(before, after, more.wide.symbols, group=group, perturbation=perturbation)
+
+# %% ../nbs/44_meaning.ipynb #7f2585df
+def wider_changes(cells: ad.AnnData, more: GeneMap) -> list[Change]:
+    "The changes of every condition of predicted cells on all genes of a wider task. Raises `DataError`."
+    return [
+        wider_change(cells[rows], more, group=group, perturbation=perturbation)
+        for (group, perturbation), rows in _conditions(cells, more.wide.group_key)
+    ]
+
+# %% ../nbs/44_meaning.ipynb #5700e946
+def map_note(more: GeneMap) -> str:
+    "What a reader should know of mapped genes, with the means of the evidence."
+    mapped, shift = more.evidence[["map", "mean_shift"]].mean()
+    return (
+        f"{(more.at < 0).sum()} genes of the universe were not predicted. Their changes follow a linear map of the predicted ones, fitted on "
+        f"training cells. At left-out training conditions, mapped changes correlate with the real ones by {mapped:.2f}, those of the "
+        f"mean shift by {shift:.2f}."
+    )
+
 # %% ../nbs/44_meaning.ipynb #51bf1cc2
 def inflation(residuals: np.ndarray, weights: np.ndarray) -> np.ndarray:
     "V of every column of weights (genes × sets), (sets,), from residuals of cells (cells × genes); at least 1."
@@ -395,7 +520,7 @@ def _coverage_notes(found: pd.DataFrame, scored: np.ndarray, genes: int, what: s
     share = f"{found['coverage'][scored].median():.0%}" if scored.any() else "none"
     return [
         f"{scored.sum()} of {len(found)} {what} have enough measured members to be scored, with {share} of them measured (median); "
-        f"the universe are {genes} predicted genes.{few}"
+        f"the universe is {genes} genes.{few}"
     ]
 
 # %% ../nbs/44_meaning.ipynb #8cc91be5
@@ -644,17 +769,21 @@ def enrichment_agreement(
     predictions: Mapping[str, ad.AnnData],  # predicted cells by name
     sets=None,  # gene sets, or a `.gmt` file
     network=None,  # signed, or its file
+    *,
+    wide: Task | None = None,  # the same question with more genes, on which all are compared; see `map_genes`
     **options,  # of `enrich`
 ) -> pd.DataFrame:
     "Agreement with the real held-out cells of every prediction, of the mean shift and of the ceiling, a row per method, condition and kind."
     sets = read_sets(sets) if isinstance(sets, str | Path) else sets
     network = None if network is None else read_signed_network(network)
     look = lambda source: enrich(source, sets, network, **options)
-    real, half = look(task), look(real_changes(task, half=1))
-    keys = {"symbols": task.symbols, "group_key": task.group_key}
-    cells = dict(predictions) | {"mean_shift": mean_shift(task)}
-    tables = {name: agreement(look(predicted_changes(c, **keys)), real) for name, c in cells.items()}
-    tables["ceiling"] = agreement(look(real_changes(task, half=0)), half)
+    moved = lambda cells, of=task: predicted_changes(cells, of.symbols, group_key=of.group_key)
+    more, full = (None, task) if wide is None else (map_genes(task, wide), wide)
+    of = {name: moved(c) if more is None else wider_changes(c, more) for name, c in predictions.items()}
+    of |= {"mean_shift": moved(mean_shift(full), full)}
+    real, half = look(full), look(real_changes(full, half=1))
+    tables = {name: agreement(look(changes), real) for name, changes in of.items()}
+    tables["ceiling"] = agreement(look(real_changes(full, half=0)), half)
     return pd.concat([t.assign(method=name) for name, t in tables.items()], ignore_index=True)
 
 # %% ../nbs/44_meaning.ipynb #1ed40ac8
@@ -669,8 +798,8 @@ def _strongest(predicted: pd.DataFrame, real: pd.DataFrame | None, most: int) ->
 # %% ../nbs/44_meaning.ipynb #98e2ba1b
 def plain_name(name: str, most: int = 44) -> str:
     "The name of a set as words."
-    name = str(name).removeprefix("HALLMARK_")
-    return (name.replace("_", " ").lower() if name.isupper() and "_" in str(name) else name)[:most]
+    short = str(name).removeprefix("HALLMARK_")
+    return (short.replace("_", " ").lower() if short.isupper() and "_" in str(name) else short)[:most]
 
 # %% ../nbs/44_meaning.ipynb #c34ca9eb
 def plot_enrichment(

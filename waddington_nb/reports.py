@@ -50,8 +50,8 @@ h2{font-size:1.2em;margin:2em 0 .5em;border-bottom:1px solid #d9e0e6;padding-bot
 .scroll:has([data-save]){max-height:32em}[data-save] td{white-space:nowrap}
 th{text-align:left;color:#52606d;background:#fff;position:sticky;top:0;box-shadow:inset 0 -2px #cbd2d9}
 th,td{padding:.3em .9em .3em 0;vertical-align:top}td{border-bottom:1px solid #edf1f4}
-td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}td small{display:block;color:#66727f}
-th.sortable{cursor:pointer;white-space:nowrap}th.sortable:after{content:" \\2195";color:#b3bcc5}
+td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}td.n{white-space:nowrap}td small{display:block;color:#66727f}
+th.sortable{cursor:pointer}th.sortable:after{content:" \\2195";color:#b3bcc5}
 th[aria-sort=ascending]:after{content:" \\2191";color:#2a6fbb}th[aria-sort=descending]:after{content:" \\2193";color:#2a6fbb}
 .tools{display:flex;flex-wrap:wrap;gap:.6em;align-items:center;margin:.8em 0 0;font-size:.9em;color:#52606d}
 .tools input,.tools button{font:inherit;padding:.3em .6em;border:1px solid #cbd2d9;border-radius:4px;background:#fff}
@@ -523,11 +523,12 @@ def _genes(report: Report, intervals: pd.DataFrame | None, max_rows: int = 3000)
 
 # %% ../nbs/30_reports.ipynb #75092eb6
 def all_methods(report: Report) -> list[str]:
-    "Headline scores of every method, a row each."
+    "Headline scores, a row each, of every method."
     if report.table.empty:
         return []
-    wide = headline(report.task, report.summary()).pivot_table("value", "method", "score", sort=False)
-    wide.insert(0, "method", [METHOD_NAMES.get(method, method) for method in wide.index])
+    wide = headline(report.task, report.summary()).pivot_table("value", "score", "method", sort=False)
+    wide = wide.rename(columns=METHOD_NAMES)
+    wide.insert(0, "score", wide.index)
     return [html_table(wide, save_as="methods.csv")]
 
 # %% ../nbs/30_reports.ipynb #022fd5c9

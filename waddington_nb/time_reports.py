@@ -579,7 +579,7 @@ def _features_of_times(model: TimeCourseModel, cells: Mapping[str, ad.AnnData]) 
 @forecast_page.register
 def _page_of_forecast(
     model: TimeCourseModel, cells: Mapping[str, ad.AnnData], genes: pd.DataFrame, *, pictures: Mapping[str, bytes],
-    notes: Sequence[str] = (), settings: Mapping[str, object] | None = None,
+    notes: Sequence[str] = (), settings: Mapping[str, object] | None = None, extra: Mapping[str, list[str]] | None = None,
 ) -> str:  # fmt: skip
     "The HTML of predicted times without truth."
     change = (genes["predicted"] - genes["control"]).abs()
@@ -588,6 +588,7 @@ def _page_of_forecast(
     sections = {
         "How far to believe it": evidence,
         "Features": [html_table(top, save_as="features.csv")],
+        **(extra or {}),
         "What to know about the data": [html_notes([*notes, *model.notes])],
         "Settings": [html_settings(settings)] if settings else [],
     }

@@ -414,7 +414,11 @@ class TimeCourseTask:
         rows = self._arms.rows(arm)
         return np.unique(self.time[rows[self.is_train[rows]]])
 
-    def cells(self, arm: str, time: float) -> np.ndarray:
+    def cells(
+        self,
+        arm: str,  # one of `arms`
+        time: float,  # as measured, in the unit of the column
+    ) -> np.ndarray:
         "Rows of the cells of an arm at a time, training or held out."
         rows = self._arms.rows(arm)
         return rows[self.time[rows] == time]

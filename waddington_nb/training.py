@@ -96,7 +96,11 @@ class Agent:
             self.optimiser.memory[i] = {k: v.to(p.device).clone() for k, v in part(f"adam.{i}.").items()}
 
 # %% ../nbs/15_training.ipynb #365306df
-def agent_for(world: World, seed: int, **options) -> Agent:
+def agent_for(
+    world: World,  # whose observations and actions it fits
+    seed: int,  # of the first weights
+    **options,  # of `Agent`, such as `hidden`
+) -> Agent:
     "A new agent of the world's sizes, categorical if its actions are discrete; `options` as of `Agent`."
     if world.discrete:
         options = {"family": Categorical} | options
@@ -288,7 +292,7 @@ def train(
     stages: Sequence[Stage],  # such as `TRPO()` and `PPO()`
     schedule: str = "sequential",  # or 'interleaved'
     *,
-    seed: int,
+    seed: int,  # of actions, batches and the world: same seed, same training
     n_envs: int = 1024,  # in parallel, over all processes
     gamma: float = 0.99,  # discount
     gae_lambda: float = 0.95,  # λ of the advantage estimate
@@ -413,7 +417,7 @@ def clone(
     agent: Agent,  # trained in place
     world: World,  # where the expert is watched
     expert: Callable[[Tensor], Tensor],  # observations, n × observation_size, to actions
-    seed: int,
+    seed: int,  # same seed, same policy
     n_envs: int = 1024,  # in parallel
     n_epochs: int = 50,  # passes over what was seen
     noise: float = 0.1,  # deviation added to the expert's actions while observations are gathered
@@ -509,9 +513,9 @@ class SB3Model:
 
     def __init__(
         self,
-        policy: Policy,
-        action_space: gymnasium.Space,
-        observation_space: gymnasium.spaces.Box | None = None,
+        policy: Policy,  # trained
+        action_space: gymnasium.Space,  # of the environment it will play in
+        observation_space: gymnasium.spaces.Box | None = None,  # vectors if not given
         *,
         seed: int = 0,
     ):
@@ -525,7 +529,13 @@ class SB3Model:
         self.generator = torch.Generator().manual_seed(seed)
 
     @torch.no_grad()
-    def predict(self, observation: np.ndarray, state=None, episode_start=None, deterministic: bool = False):
+    def predict(
+        self,
+        observation: np.ndarray,  # one or n
+        state=None,  # passed on; the policy has no memory
+        episode_start=None,  # not used
+        deterministic: bool = False,  # the most likely action instead of a draw
+    ):
         "Actions for observations, one or n, and the state that was passed in."
         rows = _rows_of(observation, self.shape)
         p = self.policy(rows)

@@ -259,7 +259,12 @@ class WorldEnv(gymnasium.Env):
         box = gymnasium.spaces.Box(-1.0, 1.0, (size,), np.float32)
         self.action_space = gymnasium.spaces.Discrete(size) if self.world.discrete else box
 
-    def reset(self, *, seed: int | None = None, options: dict | None = None):
+    def reset(
+        self,
+        *,
+        seed: int | None = None,  # fixes this episode and those after it
+        options: dict | None = None,  # not used
+    ):
         "Start an episode; the seed fixes everything random in it."
         super().reset(seed=seed)
         generator = torch.Generator().manual_seed(int(self.np_random.integers(2**31)))
