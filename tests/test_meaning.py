@@ -7,7 +7,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ARMS
+from conftest import ARMS, GROUPS
 from scipy import stats
 
 import waddington_nb as wd
@@ -317,6 +317,26 @@ def test_sets_along_held_out_times(timed, tmp_path):
     }
     page = (tmp_path / "out" / "report.html").read_text()
     assert "straight lines" in page and "What the moves mean" in page
+
+
+@libraries
+def test_sets_of_a_grid_that_was_predicted(tmp_path):
+    from waddington_nb.cli import main
+
+    rng, made = np.random.default_rng(0), [(g, p) for g in "abc" for p in ("control", "IFNB")][:-1]
+    obs = pd.DataFrame([arm for arm in made for _ in range(50)], columns=["cell_type", "perturbation"])
+    rate = 2 + 6 * ((obs["perturbation"] == "IFNB").to_numpy()[:, None] & (np.arange(160) < 40))
+    cells = ad.AnnData(rng.poisson(rate).astype("float32"), obs=obs.set_index(obs.index.astype(str)))
+    cells.var_names = [f"GENE{i}" for i in range(160)]
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    places = {"UP": range(40), "STILL": range(100, 140)}
+    lines = ["\t".join([name, "made", *(f"GENE{i}" for i in place)]) for name, place in places.items()]
+    (tmp_path / "sets.gmt").write_text("\n".join(lines))
+    asked = ["predict", str(tmp_path / "cells.h5ad"), *GROUPS, "--stages", "none", "--latent", "5"]
+    assert main([*asked, "--sets", str(tmp_path / "sets.gmt"), "--out", str(tmp_path / "out")]) == 0
+    table = pd.read_csv(tmp_path / "out" / "enrichment.csv").set_index(["cells", "name"])
+    assert table.loc[("predicted", "UP"), "called"] and not table.loc[("predicted", "STILL"), "called"]
+    assert ad.read_h5ad(tmp_path / "out" / "predicted.h5ad").n_obs == 50
 
 
 def test_sets_turn_in_their_order_along_times(timed):
