@@ -299,14 +299,17 @@ def timed():
     return cells, {name: [f"GENE{i}" for i in place] for name, place in places.items()}
 
 
+def write_sets(path, sets):
+    path.write_text("\n".join("\t".join([name, "made", *genes]) for name, genes in sets.items()))
+
+
 @libraries
 def test_sets_along_held_out_times(timed, tmp_path):
     from waddington_nb.cli import main
 
     cells, sets = timed
     cells.write_h5ad(tmp_path / "cells.h5ad")
-    lines = ["\t".join([name, "made", *genes]) for name, genes in sets.items()]
-    (tmp_path / "sets.gmt").write_text("\n".join(lines))
+    write_sets(tmp_path / "sets.gmt", sets)
     asked = ["run", str(tmp_path / "cells.h5ad"), "--perturbation-key", "arm", "--control", "dex"]
     asked += ["--time-key", "hours", "--hold-out-time", "2", "--stages", "none", "--latent", "5"]
     assert main([*asked, "--sets", str(tmp_path / "sets.gmt"), "--out", str(tmp_path / "out")]) == 0
@@ -329,9 +332,7 @@ def test_sets_of_a_grid_that_was_predicted(tmp_path):
     cells = ad.AnnData(rng.poisson(rate).astype("float32"), obs=obs.set_index(obs.index.astype(str)))
     cells.var_names = [f"GENE{i}" for i in range(160)]
     cells.write_h5ad(tmp_path / "cells.h5ad")
-    places = {"UP": range(40), "STILL": range(100, 140)}
-    lines = ["\t".join([name, "made", *(f"GENE{i}" for i in place)]) for name, place in places.items()]
-    (tmp_path / "sets.gmt").write_text("\n".join(lines))
+    write_sets(tmp_path / "sets.gmt", {"UP": cells.var_names[:40], "STILL": cells.var_names[100:140]})
     asked = ["predict", str(tmp_path / "cells.h5ad"), *GROUPS, "--stages", "none", "--latent", "5"]
     assert main([*asked, "--sets", str(tmp_path / "sets.gmt"), "--out", str(tmp_path / "out")]) == 0
     table = pd.read_csv(tmp_path / "out" / "enrichment.csv").set_index(["cells", "name"])

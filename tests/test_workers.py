@@ -129,10 +129,15 @@ def test_workers_are_forks_that_find_the_package_loaded(tmp_path):
     assert ran.stdout.strip() == "1 True", ran.stderr
 
 
-def test_a_grid_that_workers_predict_is_that_of_one_process(cluster, cells, tmp_path, waddington):
+def grid_of(cells, path) -> list:
+    "The command that predicts the perturbed B cells, which a file lacks."
     missing = (cells.obs["cell_type"] == "B") & (cells.obs["perturbation"] != "control")
-    cells[~missing].copy().write_h5ad(tmp_path / "cells.h5ad")
-    asked = ["predict", tmp_path / "cells.h5ad", *GROUPS, "--stages", "none", "--latent", "8"]
+    cells[~missing].copy().write_h5ad(path)
+    return ["predict", path, *GROUPS, "--stages", "none", "--latent", "8"]
+
+
+def test_a_grid_that_workers_predict_is_that_of_one_process(cluster, cells, tmp_path, waddington):
+    asked = grid_of(cells, tmp_path / "cells.h5ad")
     at = ["--scheduler", cluster.scheduler_address]
     for out, more in {"one": [], "several": at}.items():
         assert waddington(*asked, "--out", tmp_path / out, *more)[0] == 0
@@ -144,9 +149,7 @@ def test_a_grid_that_workers_predict_is_that_of_one_process(cluster, cells, tmp_
 
 
 def test_a_disk_that_is_full_and_a_kept_model(cells, tmp_path, waddington, monkeypatch):
-    missing = (cells.obs["cell_type"] == "B") & (cells.obs["perturbation"] != "control")
-    cells[~missing].copy().write_h5ad(tmp_path / "cells.h5ad")
-    asked = ["predict", tmp_path / "cells.h5ad", *GROUPS, "--stages", "none", "--latent", "8"]
+    asked = grid_of(cells, tmp_path / "cells.h5ad")
 
     def full(*_):
         raise OSError(28, "No space left on device")

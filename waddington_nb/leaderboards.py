@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from scipy import sparse
+from scipy.stats import rankdata
 from tqdm.auto import tqdm
 
 from . import __version__
@@ -299,8 +300,6 @@ def _resampled(values: np.ndarray, n_bootstrap: int, seed: int) -> np.ndarray:
 # %% ../nbs/33_leaderboards.ipynb #a5bb9254
 def _rank_rows(part: pd.DataFrame, n_bootstrap: int, seed: int) -> list[dict]:
     "Rows of `rank_methods` for one metric and gene set."
-    from scipy.stats import rankdata
-
     methods, values = _values(part)
     means = _resampled(values, n_bootstrap if len(values) > 1 else 0, seed)
     sign = -1 if part["metric"].iloc[0] in HIGHER_IS_BETTER else 1

@@ -24,7 +24,8 @@ import torch
 from scipy import sparse
 from scipy.linalg import eigh
 from scipy.sparse.linalg import svds
-from scipy.special import bdtr, bdtrik, ndtri
+from scipy.special import ndtri
+from scipy.stats import binom
 from torch import Tensor, nn
 from torch.nn.functional import elu, leaky_relu
 
@@ -745,13 +746,6 @@ def _few_losses(u: np.ndarray, n: np.ndarray, p: np.ndarray) -> np.ndarray:
         left, probability, below = left[more], probability[more], below[more]
     return n - lost
 
-# %% ../nbs/09_representations.ipynb #0cdeeb15
-def _inverse_binomial(u: np.ndarray, n: np.ndarray, p: np.ndarray) -> np.ndarray:
-    "`binomial_quantile` by the inverse in scipy, which is continuous, and not a number where 0 is meant."
-    found = np.ceil(np.nan_to_num(bdtrik(u, n, p)))
-    before = np.maximum(found - 1, 0)
-    return np.where(bdtr(before, n, p) >= u, before, found)
-
 # %% ../nbs/09_representations.ipynb #031a2090
 def binomial_quantile(u: np.ndarray, n: np.ndarray, p: np.ndarray) -> np.ndarray:
     "The count at quantile u of a binomial distribution (arrays (values,)); for n above 1000 by the normal approximation."
@@ -760,7 +754,7 @@ def binomial_quantile(u: np.ndarray, n: np.ndarray, p: np.ndarray) -> np.ndarray
     mean, rest = n[many] * p[many], ~few & ~many
     spread = np.sqrt(mean * (1 - p[many]))
     count[many] = np.clip(np.rint(mean + spread * ndtri(u[many])), 0, n[many])
-    count[rest] = _inverse_binomial(u[rest], n[rest], p[rest])
+    count[rest] = binom.ppf(u[rest], n[rest], p[rest])
     return count
 
 # %% ../nbs/09_representations.ipynb #fd015d54

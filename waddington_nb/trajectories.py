@@ -22,6 +22,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import ot
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from scipy.sparse.linalg import ArpackError
 from scipy.spatial.distance import cdist
@@ -214,7 +215,7 @@ def plot_alignment(
     skipped = len(alignment.gaps_a) + len(alignment.gaps_b)
     ax.set(title=f"{len(alignment.pairs)} pairs, {skipped} points without counterpart", xticks=[], yticks=[])
     ax.legend(frameon=False)
-    ax.spines[:].set_visible(False)
+    sns.despine(ax=ax, left=True, bottom=True)
     if show:
         plt.show()
     return ax
@@ -589,7 +590,7 @@ def plot_held_out(
     ax.set_ylim(0, 1.3 * max(curves["value"].max(), rows.loc["timed", "nearest_time"]))
     ax.set_title(f"Held-out time {first['time']:g}, {first['modality']}")
     ax.legend(frameon=False, fontsize=8, ncols=4, loc="upper center")
-    ax.spines[["top", "right"]].set_visible(False)
+    sns.despine(ax=ax)
     if show:
         plt.show()
     return ax
@@ -624,8 +625,6 @@ def plot_mean_trajectories(
     table: pd.DataFrame, column: str = "dtw_of_mean", ax: Axes | None = None, *, show: bool = True
 ) -> Axes:
     "Heat map, methods × dimensions, of a column of `mean_trajectory_table`."
-    import seaborn as sns
-
     wide = table.pivot(index="method", columns="dimension", values=column).loc[table["method"].unique()]
     ax = plt.subplots(figsize=(1.8 + 0.42 * wide.shape[1], 0.9 + 0.42 * len(wide)))[1] if ax is None else ax
     bar = {"label": column.replace("_", " "), "shrink": 0.9}
