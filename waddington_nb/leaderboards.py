@@ -128,7 +128,7 @@ def scgen(task: Task, seed: int, epochs: int = 100) -> ad.AnnData:
         ]
         moved = latent[task.cells(group, task.control, "start")] + np.mean(change, axis=0)
         decoded = np.asarray(model.module.as_bound().generative(moved.astype(np.float32))["px"])
-        expression[group, perturbation] = np.maximum(decoded, 0)
+        expression[group, perturbation] = decoded if task.x_kind == "continuous" else np.maximum(decoded, 0)
     return as_prediction(task, expression)
 
 # %% ../nbs/33_leaderboards.ipynb #5b525e0f
