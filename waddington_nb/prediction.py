@@ -93,7 +93,10 @@ def assemble(
     return cells
 
 # %% ../nbs/25_prediction.ipynb #b76cdddb
-def as_prediction(task: Task, expression: Mapping[tuple[str, str], np.ndarray]) -> ad.AnnData:
+def as_prediction(
+    task: Task,  # whose test conditions are predicted
+    expression: Mapping[tuple[str, str], np.ndarray],  # start cells × genes, by (group, perturbation)
+) -> ad.AnnData:
     "Predicted cells of every test condition (start cells × genes each), checked and put together. Raises `DataError`."
     parts = [
         PredictedCells(c.group, c.perturbation, task.names[c.control], task.x[c.control],
@@ -509,19 +512,19 @@ def fit(task, *arguments, **options):
 @fit.register
 @single_thread()
 def _fit_task(
-    task: Task,
+    task: Task,  # whose training cells are used
     stages: Sequence[Stage] = (TRPO(steps=10_000), PPO(steps=20_000)),  # [] fits the closed form only
-    seed: int = 0,
+    seed: int = 0,  # of first weights and of every draw
     *,
     representation: str = "pca",  # or 'autoencoder', 'graph'
-    n_latent: int = 50,
+    n_latent: int = 50,  # dimensions of latent space
     schedule: str = "sequential",  # or 'interleaved'
     init: str = "pretrained",  # begin as the suggested coefficients; or 'random'
-    device: str = "cpu",
+    device: str = "cpu",  # as torch names it
     prior: str | Path | pd.DataFrame | Sequence = (),  # gene sets, a network or features of perturbations
-    checkpoint: Path | None = None,
-    identity: dict | None = None,
-    progress: bool = False,
+    checkpoint: Path | None = None,  # file of unfinished training, which goes on from there
+    identity: dict | None = None,  # what is trained; a checkpoint with another identity is refused
+    progress: bool = False,  # show a bar
 ) -> Model:
     "Fit representation, directions, coefficients and policy on the training cells. Raises `DataError` for unknown options."
     if init not in ("random", "pretrained"):
@@ -720,7 +723,9 @@ def _loaded(header: dict, arrays: Mapping[str, np.ndarray]) -> Model:
 LOADERS: dict[str, Callable[[dict, Mapping[str, np.ndarray]], object]] = {"Model": _loaded}  # by kind
 
 
-def load_model(folder: str | Path):
+def load_model(
+    folder: str | Path,  # of the model: in a run's folder, `model`
+):
     "The model that `model.save` wrote into `folder`; its predictions are equal to the byte. Raises `DataError`."
     header, arrays = load_folder(folder, LOADERS)
     try:

@@ -140,7 +140,12 @@ def _check_finite(name: str, found: Tensor) -> None:
 
 # %% ../nbs/12_rollouts.ipynb #a18b5e92
 @torch.no_grad()
-def mean_return(world: World, policy: Policy, n_envs: int, seed: int) -> float:
+def mean_return(
+    world: World,  # whose episodes are played
+    policy: Policy,  # takes its most likely actions
+    n_envs: int,  # cells, side by side
+    seed: int,  # of where they start
+) -> float:
     "Mean return of `n_envs` cells' first episode, at most a horizon, under the policy's most likely actions."
     device = next(policy.parameters()).device
     observation, rows = world.reset(n_envs, torch.Generator(device).manual_seed(seed)), []
