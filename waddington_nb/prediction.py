@@ -98,11 +98,9 @@ def as_prediction(
     expression: Mapping[tuple[str, str], np.ndarray],  # start cells × genes, by (group, perturbation)
 ) -> ad.AnnData:
     "Predicted cells of every test condition (start cells × genes each), checked and put together. Raises `DataError`."
-    parts = [
-        PredictedCells(c.group, c.perturbation, task.names[c.control], task.x[c.control],
-                       np.asarray(expression[c.group, c.perturbation], np.float32))
-        for c in task.conditions("test")
-    ]  # fmt: skip
+    y = lambda c: np.asarray(expression[c.group, c.perturbation], np.float32)
+    part = lambda c: PredictedCells(c.group, c.perturbation, task.names[c.control], task.x[c.control], y(c))
+    parts = [part(condition) for condition in task.conditions("test")]
     return assemble(parts, task.genes, perturbation_key=task.perturbation_key, group_key=task.group_key)
 
 # %% ../nbs/25_prediction.ipynb #3173164b
