@@ -729,6 +729,5 @@ def load_model(
     try:
         return LOADERS[header["kind"]](header, arrays)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
-        raise DataError(
-            f"the model in {folder} lacks a part ({type(error).__name__}: {error}); save it again"
-        ) from error
+        said = f"the model in {folder} lacks a part ({type(error).__name__}: {error}); save it again"
+        raise DataError(said) from error
