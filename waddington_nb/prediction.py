@@ -372,11 +372,8 @@ def _shifted(model: Model, answer: Answer, request: Request) -> tuple[np.ndarray
     floor, horizon = -np.inf if model.schema.x_kind == "continuous" else 0.0, answer.guide.horizon
     times = np.linspace(0, 1, horizon + 1)
     steps = [np.maximum(request.x + t * shift, floor).astype(np.float32) for t in times]
-    paths = [
-        np.stack([space.encode(x) for x in steps], axis=1)
-        for space in (model.reference, model.representation)
-    ]
-    return steps[-1], *paths
+    path = lambda space: np.stack([space.encode(x) for x in steps], axis=1)
+    return steps[-1], path(model.reference), path(model.representation)
 
 # %% ../nbs/25_prediction.ipynb #premovcl
 def _moved(model: Model, answer: Answer, request: Request) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
