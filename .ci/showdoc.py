@@ -10,6 +10,18 @@ from nbdev.showdoc import BasicMarkdownRenderer
 COLUMNS = 88
 
 
+def arguments(node: ast.FunctionDef) -> list[ast.arg]:
+    "Every parameter of a function, in its source."
+    own = node.args
+    return [
+        *own.posonlyargs,
+        *own.args,
+        *filter(None, [own.vararg]),
+        *own.kwonlyargs,
+        *filter(None, [own.kwarg]),
+    ]
+
+
 def comments(symbol) -> dict[str, str]:
     "What is said beside each parameter of a function, or each field of a class, in its source."
     try:
@@ -20,11 +32,11 @@ def comments(symbol) -> dict[str, str]:
     if isinstance(node, ast.ClassDef):
         named = [(n.target.id, n.end_lineno) for n in node.body if isinstance(n, ast.AnnAssign)]
         own = [n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"]
-        named += [(a.arg, a.end_lineno) for n in own for a in [*n.args.args, *n.args.kwonlyargs]]
+        named += [(a.arg, a.end_lineno) for n in own for a in arguments(n)]
     else:
-        named = [(a.arg, a.end_lineno) for a in [*node.args.args, *node.args.kwonlyargs]]
+        named = [(a.arg, a.end_lineno) for a in arguments(node)]
     last = {line: name for name, line in named}
-    found = {name: re.search(r"(?<=[,:\w\])}])\s+# (.+)$", lines[line - 1]) for line, name in last.items()}
+    found = {name: re.search(r"(?<=[^\s#])\s+# (.+)$", lines[line - 1]) for line, name in last.items()}
     return {name: match[1] for name, match in found.items() if match}
 
 

@@ -5,6 +5,7 @@ Rendered pages (links, signatures, widths in a browser) are looked at by `.ci/do
 import importlib.util
 import re
 import shlex
+from importlib import import_module
 from pathlib import Path
 
 import nbformat
@@ -199,6 +200,33 @@ def test_signatures_say_something():
     for name in sorted(set(wd.__all__) - {"__version__"}):
         text = shown.calls(getattr(wd, name), name)
         assert "*args, **kwargs" not in text and " at 0x" not in text, text
+
+
+def documented() -> dict[str, list]:
+    "The functions and classes whose calls the reference shows, by name; of a verb, those of every kind of task."
+    source = "\n".join(cell.source for cell in cells_of("reference.ipynb"))
+    names = re.findall(r"show_doc\(([\w.]+)", source)
+    found = {}
+    for name in names:
+        module, own = name.split(".")
+        holder = wd if module == "wd" else import_module(f"waddington_nb.{module}")
+        symbol = getattr(holder, own)
+        verbs = symbol.registry if hasattr(symbol, "dispatch") else {}
+        found[name] = [one for kind, one in verbs.items() if kind is not object] or [symbol]
+    return found
+
+
+DOCUMENTED = documented()
+
+
+@pytest.mark.parametrize("name", DOCUMENTED)
+def test_every_public_parameter_has_a_comment(name):
+    "What a caller gives, and the fields of what comes back: meaning, shape or unit, behind each in the source."
+    shown = docs_module("showdoc")
+    for symbol in DOCUMENTED[name]:
+        said = shown.comments(symbol)
+        without = [one.name for one in shown.parameters(symbol) or [] if one.name not in said]
+        assert without == [], f"{symbol.__module__}.{symbol.__name__}"
 
 
 def test_the_browser_sees_what_does_not_fit(tmp_path):

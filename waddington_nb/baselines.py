@@ -41,12 +41,16 @@ def _moved_by(task: Task, change: Callable[[str, str, np.ndarray], np.ndarray]) 
     return as_prediction(task, moved)
 
 # %% ../nbs/26_baselines.ipynb #588c8e96
-def no_change(task: Task) -> ad.AnnData:
+def no_change(
+    task: Task,  # whose test conditions are predicted
+) -> ad.AnnData:
     "Predict that every cell stays as it is."
     return _moved_by(task, lambda group, perturbation, x: 0 * x)
 
 # %% ../nbs/26_baselines.ipynb #227f0695
-def mean_shift(task: Task) -> ad.AnnData:
+def mean_shift(
+    task: Task,  # whose test conditions are predicted
+) -> ad.AnnData:
     "Control + the mean change of the perturbation over training groups; additive for combinations of measured ones."
     return _moved_by(task, lambda group, perturbation, x: _mean_change(task, perturbation))
 

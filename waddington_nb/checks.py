@@ -376,7 +376,7 @@ def check(
     data: ad.AnnData | str | Path,  # cells, or a file of them
     perturbation_key: str = "perturbation",  # column of obs
     control: str | Sequence[str] = "control",  # its label of untreated cells
-    **options,  # of `Task`
+    **options,  # of `Task`, such as group_key, dose_key, hold_out_group
 ) -> Check:
     "What would be used of some cells, what is refused and how to mend it, and what can be asked. Fits nothing; raises for no data."
     refused: list[str] = []

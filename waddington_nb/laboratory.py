@@ -61,7 +61,7 @@ def act_on(
 class Laboratory:
     "Simulated cells under hidden rules. `screen` and `carry_out` are what a learner may use."
 
-    seed: int = 0
+    seed: int = 0  # of the hidden rules by which genes follow the regulators
     targets: int = 100  # genes downstream of the regulators that are counted, too
     levels: np.ndarray = field(init=False, repr=False)  # attractors × 11
     places: tuple[str, ...] = field(init=False)

@@ -256,7 +256,7 @@ def leaderboard(
     workers: int | None = None,  # processes that share the units; see `each`
     scheduler: str | None = None,  # of Dask, whose workers share the units
     kept: str | Path | None = None,  # a csv file of finished units: a contest that was stopped goes on
-    **keys,  # of `Task`: perturbation_key, control, group_key, dose_key, ...
+    **keys,  # of `Task`: perturbation_key, control, group_key, dose_key, …
 ) -> pd.DataFrame:
     """Scores of every method on everything held out in turn, one row per unit, condition, method, metric, gene set and seed.
 

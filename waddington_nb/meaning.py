@@ -771,7 +771,7 @@ def enrichment_agreement(
     network=None,  # signed, or its file
     *,
     wide: Task | None = None,  # the same question with more genes, on which all are compared; see `map_genes`
-    **options,  # of `enrich`
+    **options,  # of `enrich`, such as min_size, seed
 ) -> pd.DataFrame:
     "Agreement with the real held-out cells of every prediction, of the mean shift and of the ceiling, a row per method, condition and kind."
     sets = read_sets(sets) if isinstance(sets, str | Path) else sets

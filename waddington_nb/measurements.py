@@ -402,7 +402,9 @@ def read(
         raise _unreadable(path, _reason(error)) from error
 
 # %% ../nbs/03_measurements.ipynb #623d8573
-def read_modalities(path: str | Path) -> dict[str, ad.AnnData]:
+def read_modalities(
+    path: str | Path,  # an `.h5mu` or `.h5ad` file
+) -> dict[str, ad.AnnData]:
     "Every modality of an `.h5mu` file by name, or `{'rna': cells}` of an `.h5ad` file. Raises `DataError`, as `read` does."
     if Path(path).is_file() and h5py.is_hdf5(path):
         if wrong := _probe(Path(path)):

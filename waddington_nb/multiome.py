@@ -680,17 +680,17 @@ def route_cells(model: TimeCourseModel, routes: Sequence[Route]) -> ad.AnnData:
 @fit.register
 @single_thread()
 def _fit_time_course(
-    task: TimeCourseTask,
-    stages: Sequence[Stage] = (TRPO(steps=40_000), PPO(steps=80_000)),
-    seed: int = 0,
+    task: TimeCourseTask,  # whose training times are used
+    stages: Sequence[Stage] = (TRPO(steps=40_000), PPO(steps=80_000)),  # [] follows the field alone
+    seed: int = 0,  # of first weights and of every draw
     *,
     representation: str = "pca",  # PCA of RNA and LSI of ATAC; on top of them 'autoencoder', 'graph', 'wnn' or 'mofa'
     n_latent: int = 30,  # of each modality
     horizon: int = 12,  # steps per segment
-    schedule: str = "sequential",
+    schedule: str = "sequential",  # or 'interleaved'
     init: str = "pretrained",  # start as the field; or 'random'
     n_envs: int = 512,  # in parallel
-    device: str = "cpu",
+    device: str = "cpu",  # as torch names it
     **options,  # of `train`: checkpoint, identity, progress
 ) -> TimeCourseModel:
     "Fit states, fields, clock and policy on the training times of a task. Raises `DataError` for unknown options."

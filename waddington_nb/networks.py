@@ -171,7 +171,9 @@ def aeon():
     return biodivine_aeon
 
 # %% ../nbs/08_networks.ipynb #1b94c41e
-def read_network(path: str | Path) -> GeneNetwork:
+def read_network(
+    path: str | Path,  # a .bnet, .sbml or .aeon file
+) -> GeneNetwork:
     "The network of a .bnet, .sbml or .aeon file. Raises `DataError`."
     path = Path(path)
     if not path.is_file():

@@ -93,13 +93,14 @@ def assemble(
     return cells
 
 # %% ../nbs/25_prediction.ipynb #b76cdddb
-def as_prediction(task: Task, expression: Mapping[tuple[str, str], np.ndarray]) -> ad.AnnData:
+def as_prediction(
+    task: Task,  # whose test conditions are predicted
+    expression: Mapping[tuple[str, str], np.ndarray],  # start cells × genes, by (group, perturbation)
+) -> ad.AnnData:
     "Predicted cells of every test condition (start cells × genes each), checked and put together. Raises `DataError`."
-    parts = [
-        PredictedCells(c.group, c.perturbation, task.names[c.control], task.x[c.control],
-                       np.asarray(expression[c.group, c.perturbation], np.float32))
-        for c in task.conditions("test")
-    ]  # fmt: skip
+    y = lambda c: np.asarray(expression[c.group, c.perturbation], np.float32)
+    part = lambda c: PredictedCells(c.group, c.perturbation, task.names[c.control], task.x[c.control], y(c))
+    parts = [part(condition) for condition in task.conditions("test")]
     return assemble(parts, task.genes, perturbation_key=task.perturbation_key, group_key=task.group_key)
 
 # %% ../nbs/25_prediction.ipynb #3173164b
@@ -371,11 +372,8 @@ def _shifted(model: Model, answer: Answer, request: Request) -> tuple[np.ndarray
     floor, horizon = -np.inf if model.schema.x_kind == "continuous" else 0.0, answer.guide.horizon
     times = np.linspace(0, 1, horizon + 1)
     steps = [np.maximum(request.x + t * shift, floor).astype(np.float32) for t in times]
-    paths = [
-        np.stack([space.encode(x) for x in steps], axis=1)
-        for space in (model.reference, model.representation)
-    ]
-    return steps[-1], *paths
+    path = lambda space: np.stack([space.encode(x) for x in steps], axis=1)
+    return steps[-1], path(model.reference), path(model.representation)
 
 # %% ../nbs/25_prediction.ipynb #premovcl
 def _moved(model: Model, answer: Answer, request: Request) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -509,19 +507,19 @@ def fit(task, *arguments, **options):
 @fit.register
 @single_thread()
 def _fit_task(
-    task: Task,
+    task: Task,  # whose training cells are used
     stages: Sequence[Stage] = (TRPO(steps=10_000), PPO(steps=20_000)),  # [] fits the closed form only
-    seed: int = 0,
+    seed: int = 0,  # of first weights and of every draw
     *,
     representation: str = "pca",  # or 'autoencoder', 'graph'
-    n_latent: int = 50,
+    n_latent: int = 50,  # dimensions of latent space
     schedule: str = "sequential",  # or 'interleaved'
     init: str = "pretrained",  # begin as the suggested coefficients; or 'random'
-    device: str = "cpu",
+    device: str = "cpu",  # as torch names it
     prior: str | Path | pd.DataFrame | Sequence = (),  # gene sets, a network or features of perturbations
-    checkpoint: Path | None = None,
-    identity: dict | None = None,
-    progress: bool = False,
+    checkpoint: Path | None = None,  # file of unfinished training, which goes on from there
+    identity: dict | None = None,  # what is trained; a checkpoint with another identity is refused
+    progress: bool = False,  # show a bar
 ) -> Model:
     "Fit representation, directions, coefficients and policy on the training cells. Raises `DataError` for unknown options."
     if init not in ("random", "pretrained"):
@@ -720,12 +718,13 @@ def _loaded(header: dict, arrays: Mapping[str, np.ndarray]) -> Model:
 LOADERS: dict[str, Callable[[dict, Mapping[str, np.ndarray]], object]] = {"Model": _loaded}  # by kind
 
 
-def load_model(folder: str | Path):
+def load_model(
+    folder: str | Path,  # of the model: in a run's folder, `model`
+):
     "The model that `model.save` wrote into `folder`; its predictions are equal to the byte. Raises `DataError`."
     header, arrays = load_folder(folder, LOADERS)
     try:
         return LOADERS[header["kind"]](header, arrays)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
-        raise DataError(
-            f"the model in {folder} lacks a part ({type(error).__name__}: {error}); save it again"
-        ) from error
+        said = f"the model in {folder} lacks a part ({type(error).__name__}: {error}); save it again"
+        raise DataError(said) from error

@@ -372,12 +372,12 @@ def evaluate(
 # %% ../nbs/30_reports.ipynb #9c0a2e2f
 @evaluate.register
 def _evaluate_cells(
-    task: Task,
-    predictions: ad.AnnData | Mapping[str, ad.AnnData | Mapping[int, ad.AnnData]],
+    task: Task,  # with held-out truth
+    predictions: ad.AnnData | Mapping[str, ad.AnnData | Mapping[int, ad.AnnData]],  # one; by name; and seed
     *,
-    baselines: Mapping[str, Callable[[Task], ad.AnnData]] = BASELINES,
-    n_bootstrap: int = 200,
-    modality: str = "rna",
+    baselines: Mapping[str, Callable[[Task], ad.AnnData]] = BASELINES,  # scored beside them
+    n_bootstrap: int = 200,  # replicates of each interval
+    modality: str = "rna",  # of a task of several
 ) -> Report:
     "Scores of held-out cells."
     named, baselines = (

@@ -1061,17 +1061,13 @@ def page_parts(plan: Plan) -> tuple[str, dict[str, list[str]]]:
 class NetworkPlan(Plan):
     "A plan on a gene network: rows of `table` are the policy, the best fixed sequence, every single intervention, and none."
 
-    table: (
-        pd.DataFrame
-    )  # rank, kind, sequence, held_at_once, arrives with interval and null, interventions, cost, distance
+    table: pd.DataFrame  # a row per way: rank, kind, sequence, arrives, interval, null, interventions, cost
     best: tuple[str, ...]  # the best fixed sequence that was found
     notes: tuple[str, ...]  # what is proved, and what is not known
     optimum: tuple[float, float] | None  # success and interventions of the best policy, where it is known
-    history: pd.DataFrame = field(
-        repr=False
-    )  # of training: stage, steps, arrives, interventions, return, ...
-    world: ReprogrammingWorld = field(repr=False)
-    agent: Agent = field(repr=False)
+    history: pd.DataFrame = field(repr=False)  # of training: stage, steps, arrives, interventions, return, …
+    world: ReprogrammingWorld = field(repr=False)  # in which the policy was trained
+    agent: Agent = field(repr=False)  # the trained policy and its value function
 
     @torch.no_grad()
     def next(
@@ -1323,21 +1319,21 @@ def steer(model, *arguments, **options) -> Plan:
 # %% ../nbs/38_reprogramming.ipynb #4f0da41f
 @steer.register
 def steer_network(
-    network: GeneNetwork,
+    network: GeneNetwork,  # of `read_network` or `blood_network`
     *,
-    source: StateLike,
-    target: StateLike,
+    source: StateLike,  # names of the genes that are on; or {gene: bool}, an attractor, states
+    target: StateLike,  # the same; cells arrive where they come to rest in it
     steps: int = 6,  # interventions at most
     candidates: Sequence[str] | None = None,  # genes; all by default
     costs: float | Mapping[str, float] = COST,  # of an intervention, in arrivals; by gene, or as "Gata1 on"
-    forbid: Sequence[str] = (),
+    forbid: Sequence[str] = (),  # genes that must not be held
     inputs: Mapping[str, bool] | None = None,  # off by default
     permanent: bool = False,  # genes are held for good
     hold_time: float | None = None,  # updates per gene for which one is held; None: to rest
     noise: float = 0.0,  # probability that an update errs
     n_cells: int = 400,  # simulated, for every number in the plan
     effort: int = 60_000,  # simulated interventions to find a way, at most; half as many then make it short
-    seed: int = 0,
+    seed: int = 0,  # of training and of simulated cells
 ) -> NetworkPlan:
     "Which genes to hold, in which order, to lead cells from source to target. Raises `DataError` for what cannot be asked or found."
     _checked(steps, noise, hold_time)

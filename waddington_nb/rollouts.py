@@ -138,17 +138,27 @@ def _check_finite(name: str, found: Tensor) -> None:
             f"the world returned {bad} {name} that are NaN or infinite; mend its step or its data"
         )
 
-# %% ../nbs/12_rollouts.ipynb #a18b5e92
+# %% ../nbs/12_rollouts.ipynb #judgedrw
 @torch.no_grad()
-def mean_return(world: World, policy: Policy, n_envs: int, seed: int) -> float:
-    "Mean return of `n_envs` cells' first episode, at most a horizon, under the policy's most likely actions."
+def _judged(world: World, policy: Policy, n_envs: int, seed: int) -> tuple[Tensor, ...]:
+    "Rewards and ends of cells under the policy's most likely actions, horizon × cells each."
     device = next(policy.parameters()).device
     observation, rows = world.reset(n_envs, torch.Generator(device).manual_seed(seed)), []
     for _ in range(world.horizon):
         step = world.step(mode(policy(observation)))
         rows.append((step.reward.clone(), step.terminated | step.truncated))
         observation = step.observation
-    return _mean_return(*map(torch.stack, zip(*rows, strict=True)))
+    return tuple(map(torch.stack, zip(*rows, strict=True)))
+
+# %% ../nbs/12_rollouts.ipynb #a18b5e92
+def mean_return(
+    world: World,  # whose episodes are played
+    policy: Policy,  # takes its most likely actions
+    n_envs: int,  # cells, side by side
+    seed: int,  # of where they start
+) -> float:
+    "Mean return of `n_envs` cells' first episode, at most a horizon, under the policy's most likely actions."
+    return _mean_return(*_judged(world, policy, n_envs, seed))
 
 # %% ../nbs/12_rollouts.ipynb #guidedcd
 @torch.no_grad()

@@ -56,12 +56,12 @@ def _column(obs: pd.DataFrame, key: str | None, what: str, default: np.ndarray) 
 
 # %% ../nbs/40_signatures.ipynb #693227d4
 def read_screen(
-    cells: ad.AnnData,
-    perturbation_key: str = "perturbation",
-    control: str | Sequence[str] = "control",
+    cells: ad.AnnData,  # cells × genes, counts or log values
+    perturbation_key: str = "perturbation",  # column of obs
+    control: str | Sequence[str] = "control",  # its label of untreated cells
     *,
-    guide_key: str | None = None,
-    batch_key: str | None = None,  # of replicates
+    guide_key: str | None = None,  # column of guides; without it each perturbation counts as one
+    batch_key: str | None = None,  # column of replicates
     mask: Sequence[str] = (),  # further genes to leave out, where labels do not name them
 ) -> Screen:
     "A screen of labelled cells (counts or log values). Raises `DataError` for labels or values that cannot be used."
@@ -389,10 +389,10 @@ def _replicate(screen: Screen, batch: str | None) -> str:
 # %% ../nbs/40_signatures.ipynb #93bb32d0
 def name_cause(
     cells: np.ndarray,  # cells × genes of the screen, on its scale
-    screen: Screen,
+    screen: Screen,  # of `read_screen`, with every candidate in it
     *,
     batch: str | None = None,  # the replicate whose controls the cells belong to; the only one by default
-    axes: int | None = 30,
+    axes: int | None = 30,  # whitened axes in which changes are compared; None: all genes as they are
 ) -> pd.DataFrame:
     "Candidates, the likeliest first, by `both`; a column for each ranking. Raises `DataError`."
     batch = _replicate(screen, batch)

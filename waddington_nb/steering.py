@@ -367,25 +367,21 @@ LEAST_GAIN = 0.05  # the share of the distance that a plan must take away, at th
 class ScreenPlan(Plan):
     "Ways from source to target by the model of a screen, ranked; the policy; and what is not known."
 
-    table: (
-        pd.DataFrame
-    )  # rank, sequence, held_at_once, arrives, distance, interventions, ci_low, ci_high, null, gain, gain_low
+    table: pd.DataFrame  # a row per sequence: rank, arrives, distance, interventions, interval, null, gain
     singles: pd.DataFrame  # the same of each candidate alone, with its centred cosine to the wanted change
-    methods: (
-        pd.DataFrame
-    )  # the same of each method: doing nothing, nearest signature, greedy, beam search, policy
+    methods: pd.DataFrame  # the same of each: no intervention, nearest signature, greedy, beam search, policy
     genes: pd.DataFrame  # marker genes along the best sequence: step, intervention, gene, change, wanted
-    history: pd.DataFrame
-    notes: tuple[str, ...]
-    candidates: tuple[str, ...]
-    goal: Populations
+    history: pd.DataFrame  # of training, a row per iteration; empty without stages
+    notes: tuple[str, ...]  # what was assumed, and what is not known
+    candidates: tuple[str, ...]  # what was allowed
+    goal: Populations  # source and target cells in latent space, and what it means to arrive
     start: np.ndarray = field(repr=False)  # source cells × genes
-    act: Effect = field(repr=False)
-    encode: Callable = field(repr=False)
-    agent: Agent | None = field(repr=False)
-    world: SteeringWorld = field(repr=False)
+    act: Effect = field(repr=False)  # (cells × genes, candidate) -> cells × genes, by the model
+    encode: Callable = field(repr=False)  # cells × genes -> cells × d, the latent space
+    agent: Agent | None = field(repr=False)  # the policy; None where the plan abstains
+    world: SteeringWorld = field(repr=False)  # in which it was trained
     names: tuple[str, ...] = field(repr=False)  # of genes
-    evidence: pd.DataFrame = field(repr=False)
+    evidence: pd.DataFrame = field(repr=False)  # how well the model predicts left-out training units
     way_text: str = ""  # from where to where
 
     @property
@@ -607,19 +603,18 @@ def _unknown(asked: pd.DataFrame, ways: Sequence[Way], maps: Maps) -> list[str]:
 @steer.register
 @single_thread()
 def steer_screen(
-    model: Model,
+    model: Model,  # fitted on the screen
     *,
     source: ad.AnnData | np.ndarray | str,  # cells, or a label of `cells`
-    target: ad.AnnData | np.ndarray | str,
+    target: ad.AnnData | np.ndarray | str,  # the same: where they should go
     steps: int = 3,  # interventions, at most
-    candidates: Sequence[str]
-    | None = None,  # perturbations or sets (A+B) of measured ones; all measured by default
+    candidates: Sequence[str] | None = None,  # perturbations, or sets (A+B) of measured ones; all by default
     costs: float | Mapping[str, float] = 0.02,  # share of the distance that an intervention must be worth
-    forbid: Sequence[str] = (),
+    forbid: Sequence[str] = (),  # candidates that must not be used
     cells: Task | None = None,  # whose labels source and target are
     stages: Sequence[Stage] = STAGES,  # of the policy; [] leaves it at greedy look-ahead
     width: int = 5,  # of the beam
-    seed: int = 0,
+    seed: int = 0,  # of training and of the bootstrap
 ) -> ScreenPlan:
     "Plan interventions with a model of a screen. Raises `DataError` for populations, candidates or costs that cannot be used."
     if steps < 1:

@@ -297,7 +297,10 @@ COLUMNS = ["modality", "group", "perturbation", "method", "metric", "genes", "se
 
 # %% ../nbs/37_time_reports.ipynb #79ab346a
 @evaluate.register
-def _evaluate_times(task: TimeCourseTask, predictions) -> Report:
+def _evaluate_times(
+    task: TimeCourseTask,  # with held-out times
+    predictions,  # cells by modality, as `model.predict()` gives; or several, by name, and seed
+) -> Report:
     """Scores of predicted cells at held-out times. Raises `DataError` for predictions that cannot be scored.
 
     In the table `group` is the arm, `perturbation` the time, and `at` the time of the clock at which a path was scored."""

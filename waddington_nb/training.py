@@ -58,7 +58,7 @@ class Agent:
         device: str = "cpu",  # as torch names it
         normalise: bool = False,  # observations and rewards
         policy: type[Policy] = Policy,  # or a kind of it
-        **policy_options,
+        **policy_options,  # of `policy`, such as hidden=(64, 64) and log_std=-1.0
     ):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -99,7 +99,7 @@ class Agent:
 def agent_for(
     world: World,  # whose observations and actions it fits
     seed: int,  # of the first weights
-    **options,  # of `Agent`, such as `hidden`
+    **options,  # of `Agent`, such as hidden=(64, 64)
 ) -> Agent:
     "A new agent of the world's sizes, categorical if its actions are discrete; `options` as of `Agent`."
     if world.discrete:
@@ -517,7 +517,7 @@ class SB3Model:
         action_space: gymnasium.Space,  # of the environment it will play in
         observation_space: gymnasium.spaces.Box | None = None,  # vectors if not given
         *,
-        seed: int = 0,
+        seed: int = 0,  # of the actions that are drawn
     ):
         self.policy, self.action_space, self.observation_space = policy, action_space, observation_space
         size = policy.skip.in_features

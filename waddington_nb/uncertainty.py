@@ -29,7 +29,7 @@ def ensemble(
     *,
     workers: int | None = None,  # processes that share the fits; see `each`
     scheduler: str | None = None,  # of Dask, whose workers share the fits
-    **options,
+    **options,  # of `fit`, such as representation, stages
 ) -> list[Model]:
     "A model fitted with each of the seeds; `options` are those of `fit`. Raises `DataError` for repeated seeds."
     if not len(seeds) or len(set(seeds)) < len(seeds):

@@ -157,7 +157,7 @@ def _check_choice(workers: int | None, scheduler: str | None) -> None:
 # %% ../nbs/01_workers.ipynb #work0017
 def each(
     function: Callable,  # of one item
-    items: Iterable,
+    items: Iterable,  # of anything that can be pickled
     *,
     workers: int | None = None,  # processes on this machine; None or 1: this process
     scheduler: str | None = None,  # address of a running Dask scheduler, tcp:// or tls://
