@@ -503,10 +503,10 @@ def _ranked(change: Change) -> pd.Series:
 def gsea(
     change: Change, sets: Mapping[str, Sequence[str]], *, permutations: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
-    "Preranked GSEA by gseapy: nes and q_shuffled of every set, by name; sets must be subsets of the genes."
+    "Preranked GSEA by gseapy (the multilevel procedure of fgsea): nes and q_shuffled of every set, by name; sets must be subsets of the genes."
     done = library("gseapy").prerank(
         _ranked(change), {name: list(genes) for name, genes in sets.items()}, min_size=1, max_size=len(change.y),
-        permutation_num=permutations, seed=seed, threads=1, outdir=None, no_plot=True, verbose=False,
+        permutation_num=permutations, method="multilevel", seed=seed, threads=1, outdir=None, no_plot=True, verbose=False,
     )  # fmt: skip
     table = done.res2d.set_index("Term")[["NES", "FDR q-val"]].astype(float)
     return table.set_axis(["nes", "q_shuffled"], axis=1).reindex(list(sets))
@@ -654,7 +654,8 @@ def measured_sets(sets, genes: np.ndarray, sizes: tuple[int, int]) -> tuple[dict
             f"no set has {sizes[0]} to {sizes[1]} measured members (the largest has {found['size'].max()}); "
             "keep more genes (n_genes=, --genes), or set min_size and max_size"
         )
-    kept = {name: [g for g in dict.fromkeys(sets[name]) if g in set(genes)] for name in found.index[scored]}
+    known = set(genes)
+    kept = {name: [g for g in dict.fromkeys(sets[name]) if g in known] for name in found.index[scored]}
     return kept, found, _coverage_notes(found, scored, len(genes), "sets")
 
 # %% ../nbs/44_meaning.ipynb #22b35ddf
