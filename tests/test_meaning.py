@@ -1,7 +1,12 @@
 """Pathways and regulators: a null that holds, agreement that is earned, one clear line for sets and networks that do not fit."""
 
 import gzip
+import hashlib
 import importlib
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import anndata as ad
 import numpy as np
@@ -194,6 +199,96 @@ def test_no_internet_and_no_cache_names_the_place_for_the_file(tmp_path, monkeyp
         wd.DataError, match="cannot download .*get it by hand and save it as .*h.all.v7.0.symbols.gmt"
     ):
         read_sets("hallmark")
+
+
+@pytest.fixture
+def published(tmp_path, monkeypatch):
+    "A server of our own in place of Zenodo and OmniPath, with small files of their form; the addresses asked for."
+    import requests
+
+    folder, asked, get = tmp_path / "published", [], requests.get
+    (folder / "records/8192729/files").mkdir(parents=True)
+    (folder / "interactions").mkdir()
+    (folder / "records/8192729/files/CollecTRI_regulons.csv").write_text(COLLECTRI)
+    (folder / "interactions/index.html").write_text(DOROTHEA.replace(" ", "\t"))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=folder))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+
+    def ours(url, *arguments, **options):
+        asked.append(url)
+        there = f"http://127.0.0.1:{server.server_port}/" + url.split("/", 3)[3]
+        return get(there, *arguments, **options)
+
+    monkeypatch.setattr(requests, "get", ours)
+    monkeypatch.setenv("WADDINGTON_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("WADDINGTON_DATA", raising=False)
+    yield folder, asked
+    server.shutdown()
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *arguments): ...
+
+
+COLLECTRI = """source,target,weight,resources,references,sign_decision
+STAT1,IRF1,1,CollecTRI:ExTRI;TRRUST_CollecTRI,CollecTRI:1,PMID
+STAT1,MYC,-1,CollecTRI:ExTRI,CollecTRI:2,PMID
+MYC,CCND1,1,CollecTRI:ExTRI,CollecTRI:3,PMID
+"""
+DOROTHEA = """source target source_genesymbol target_genesymbol is_directed is_stimulation is_inhibition \
+consensus_direction consensus_stimulation consensus_inhibition dorothea_level
+P1 Q1 STAT1 IRF1 1 1 0 1 1 0 A
+P1 Q2 STAT1 MYC 1 0 1 1 0 1 B;A
+P2 Q3 MYC CCND1 1 1 1 1 1 0 C
+"""
+
+
+@libraries
+@pytest.mark.parametrize("name, last", [("collectri", 1.0), ("dorothea", 1 / 3)])
+def test_a_named_network_is_fetched_once_and_checked_at_each_read(published, tmp_path, name, last):
+    (folder, asked), cached = published, tmp_path / "cache" / f"{name}.csv"
+    first = read_signed_network(name)
+    assert first[["source", "target"]].values.tolist() == [
+        ["MYC", "CCND1"],
+        ["STAT1", "IRF1"],
+        ["STAT1", "MYC"],
+    ]
+    assert np.allclose(first["weight"].iloc[0], last) and np.sign(first["weight"]).tolist() == [1, 1, -1]
+    assert asked[0].startswith(meaning.NAMED_NETWORKS[name])
+    assert (
+        cached.with_name(f"{name}.csv.sha256").read_text().strip()
+        == hashlib.sha256(cached.read_bytes()).hexdigest()
+    )
+    assert read_signed_network(name).equals(first) and len(asked) == 1
+    cached.write_text(cached.read_text().replace("IRF1", "IRF9"))  # spoilt on the disk: fetched again
+    assert read_signed_network(name).equals(first) and len(asked) == 2
+    for file in filter(Path.is_file, folder.rglob("*")):
+        file.write_text(file.read_text().replace("IRF1", "IRF2"))
+    cached.unlink()  # changed where it is published
+    with pytest.raises(wd.DataError, match=f"does not have the expected hash .*{name}.csv"):
+        read_signed_network(name)
+
+
+@libraries
+def test_a_named_network_that_cannot_be_fetched_or_read(published, tmp_path, monkeypatch):
+    import requests
+
+    for file in filter(Path.is_file, published[0].rglob("*")):
+        file.write_text("<html>sign in</html>")
+    with pytest.raises(
+        wd.DataError, match="decoupler cannot read what https://zenodo.org.*give network collectri"
+    ):
+        read_signed_network("collectri")
+
+    def offline(*arguments, **options):
+        raise requests.ConnectionError("no route")
+
+    monkeypatch.setattr(requests, "get", offline)
+    said = r"cannot download https://omnipathdb.org.*decoupler.op.dorothea\(\).to_csv\('dorothea.csv'\), and save it as .*"
+    with pytest.raises(wd.DataError, match=said + "cache/dorothea.csv"):
+        read_signed_network("dorothea")
+    (tmp_path / "cache/dorothea.csv").write_text("source,target,weight\nSTAT1,IRF1,1\n")
+    assert len(read_signed_network("dorothea")) == 1
 
 
 def test_networks_without_signs_or_with_doubtful_ones(screen):

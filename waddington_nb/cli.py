@@ -122,7 +122,8 @@ def add_meaning_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     sets = "gene sets (.gmt, or the name hallmark): adds the pathways that move to the page; needs the extra 'meaning'"
     add("--sets", metavar="FILE", help=sets)
-    network = "signed network (.csv or .tsv with source, target, weight): adds the regulators; needs the extra 'meaning'"
+    network = "signed network (.csv or .tsv with source, target, weight; or the names collectri and dorothea): adds the "
+    network += "regulators; needs the extra 'meaning'"
     add("--regulators", metavar="FILE", help=network)
     more = (
         "genes on which these are scored, or all (default: those predicted); genes beyond follow a linear map"

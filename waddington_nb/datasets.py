@@ -9,7 +9,7 @@ __all__ = ['FATES', 'DATASETS', 'krumsiek_rules', 'soft_rule', 'hill_rates', 'fa
 # %% ../nbs/07_datasets.ipynb #b699ccdb
 import ast
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -216,7 +216,15 @@ def cache_folder() -> Path:
     return Path(os.environ.get("WADDINGTON_CACHE") or pooch.os_cache("waddington_nb"))
 
 # %% ../nbs/07_datasets.ipynb #176f4f9d
-def download(url: str, path: Path, known_hash: str | None = None) -> Path:
+def download(
+    url: str,
+    path: Path,
+    known_hash: str | None = None,  # `algorithm:hex`; that of the first download, where none is published
+    *,
+    fetch: Callable
+    | None = None,  # writes the file (called as pooch's downloaders are); a plain download by default
+    by_hand: str = "get it by hand",  # what to do without internet
+) -> Path:
     "Fetch `url` to `path` unless it is there, with a progress bar; check the hash. Raises `DataError`."
     import pooch
     import requests
@@ -226,16 +234,18 @@ def download(url: str, path: Path, known_hash: str | None = None) -> Path:
         known_hash = f"sha256:{sidecar.read_text().strip()}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        fetch = pooch.HTTPDownloader(progressbar=True, timeout=30)
+        fetch = fetch or pooch.HTTPDownloader(progressbar=True, timeout=30)
         pooch.get_logger().setLevel("ERROR")
         pooch.retrieve(url, known_hash, fname=path.name, path=path.parent, downloader=fetch)
+    except DataError:
+        raise
     except ValueError as error:
         raise DataError(
             f"{url} does not have the expected hash {known_hash}; delete {path} and try again"
         ) from error
     except (requests.RequestException, OSError) as error:
         raise DataError(
-            f"cannot download {url} ({type(error).__name__}); get it by hand and save it as {path}"
+            f"cannot download {url} ({type(error).__name__}); {by_hand} and save it as {path}"
         ) from error
     if known_hash is None:
         sidecar.write_text(pooch.file_hash(str(path)) + "\n")
