@@ -607,9 +607,11 @@ def predict(options: argparse.Namespace) -> None:
 # %% ../nbs/46_cli.ipynb #0874cfaa
 def predict_missing(options: argparse.Namespace) -> Path:
     "Fit on all cells, predict the missing conditions, and write them with evidence; returns the path of the report."
+    from waddington_nb.workers import prepare
+
+    prepare(options.workers, "waddington_nb.time_reports")
     from waddington_nb.prediction import fit, predict_requests, task_requests
     from waddington_nb.representations import check_n_latent
-    from waddington_nb.workers import prepare
 
     for name in ("perturbation_key", "control"):
         if getattr(options, name) is None:
@@ -617,7 +619,6 @@ def predict_missing(options: argparse.Namespace) -> Path:
     if options.time:
         raise DataError("--time needs --model: a model of times comes from `waddington run --hold-out-time`")
     check_n_latent(options.latent)
-    prepare(options.workers)
     device = pick_device(options.device)
     task = task_of(options, keep_genes=options.perturbation or ())
     if not options.prior:

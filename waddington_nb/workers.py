@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from importlib.util import find_spec
 from multiprocessing import forkserver, get_all_start_methods, get_context
 
 from threadpoolctl import threadpool_limits
@@ -66,7 +67,10 @@ _SETTINGS = {
 @contextmanager
 def _client(workers: int | None, scheduler: str | None) -> Iterator:
     "A client of new workers here, or of a running scheduler. Raises `DataError`."
-    dask, distributed = _dask()
+    _require_dask()
+    import dask
+    import distributed
+
     with dask.config.set(_SETTINGS):
         if scheduler is not None:
             with _answering(distributed, scheduler) as client:
@@ -78,24 +82,22 @@ def _client(workers: int | None, scheduler: str | None) -> Iterator:
             yield client
 
 # %% ../nbs/01_workers.ipynb #work0012
-def _dask():
-    "The modules dask and distributed. Raises `DataError` where they are not installed."
-    try:
-        import dask
-        import distributed
-    except ImportError as error:
-        said = f"several workers need {error.name or 'dask'}, which is not installed; pip install 'waddington_nb[cluster]'"
-        raise DataError(said) from error
-    return dask, distributed
+def _require_dask() -> None:
+    "Raise `DataError` where dask or distributed is not installed."
+    for name in ("dask", "distributed"):
+        if find_spec(name) is None:
+            raise DataError(
+                f"several workers need {name}, which is not installed; pip install 'waddington_nb[cluster]'"
+            )
 
 # %% ../nbs/01_workers.ipynb #375dab32
-def prepare(workers: int | None) -> None:
-    "Begin to load, in the process that workers will be forked from, what is loaded here. Raises `DataError`."
+def prepare(workers: int | None, *needed: str) -> None:
+    "Begin to load, in the process that workers will be forked from, what is loaded here and what is `needed`. Raises `DataError`."
     if workers in (None, 1) or _START != "forkserver":
         return
-    _dask()
+    _require_dask()
     loaded = [name for name in sys.modules if name.split(".")[0] == "waddington_nb"]
-    get_context(_START).set_forkserver_preload(["distributed", *loaded])
+    get_context(_START).set_forkserver_preload([*needed, *loaded, "distributed"])
     forkserver.ensure_running()
 
 # %% ../nbs/01_workers.ipynb #patience
