@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
+from itertools import islice
 from multiprocessing import forkserver, get_all_start_methods, get_context
 
 from threadpoolctl import threadpool_limits
@@ -36,10 +37,17 @@ def _through(client, function: Callable, items: list, keep: Callable) -> list:
     from distributed import KilledWorker, as_completed
 
     shared = client.submit(cloudpickle.loads, cloudpickle.dumps(function), pure=False)
-    futures = [client.submit(_alone, shared, item, pure=False) for item in items]
-    place, found = {future.key: i for i, future in enumerate(futures)}, [None] * len(items)
-    for future in as_completed(futures):
-        i = place[future.key]
+    place, found, left, futures = {}, [None] * len(items), iter(range(len(items))), as_completed()
+
+    def hand_out(n: int) -> None:
+        for i in islice(left, n):
+            future = client.submit(_alone, shared, items[i], pure=False)
+            place[future.key] = i
+            futures.add(future)
+
+    hand_out(4 * sum(client.nthreads().values()))  # not all at once: what waits is held in memory
+    for future in futures:
+        i = place.pop(future.key)
         try:
             result = future.result()
         except KilledWorker as error:
@@ -51,6 +59,7 @@ def _through(client, function: Callable, items: list, keep: Callable) -> list:
             )
             raise DataError(said) from error
         future.release()  # nobody holds it any longer than it takes to keep something of it
+        hand_out(1)
         found[i] = keep(items[i], result)
     return found
 
