@@ -20,13 +20,13 @@ from waddington_nb.responses import (
     ConditionSummary,
     GeneMeans,
     ResponseModel,
-    choose_ridge_penalty,
     condition_cells,
     gene_means,
     kept_without,
+    ridge_penalty_of,
     summarise,
 )
-from .tasks import Task
+from .tasks import Task, once
 
 # %% ../nbs/26_baselines.ipynb #basmoved
 def _moved_by(task: Task, change: Callable[[str, str, np.ndarray], np.ndarray]) -> ad.AnnData:
@@ -64,10 +64,16 @@ def _known(task: Task, perturbation: str) -> tuple[str | None, ...]:
 # %% ../nbs/26_baselines.ipynb #2d889c5b
 def _mean_change(task: Task, perturbation: str) -> np.ndarray:
     "Mean over training conditions of the change of mean expression, summed over measured components; of all where nothing is known."
-    mean = lambda rows: task.x[rows].mean(axis=0)
-    changes = [(c.perturbation, mean(c.perturbed) - mean(c.control)) for c in task.conditions()]
+    changes = once(task, ("mean changes",), lambda: _changes(task))
     of = lambda name: np.mean([change for p, change in changes if name in (None, p)], axis=0)
     return np.sum([of(name) for name in _known(task, perturbation)], axis=0)
+
+# %% ../nbs/26_baselines.ipynb #62662231
+def _changes(task: Task) -> list[tuple[str, np.ndarray]]:
+    "The perturbation of every training condition and its change of mean expression, (genes,)."
+    mean, found = lambda rows: task.x[rows].mean(axis=0), task.conditions()
+    controls = {c.group: mean(c.control) for c in found}
+    return [(c.perturbation, mean(c.perturbed) - controls[c.group]) for c in found]
 
 # %% ../nbs/26_baselines.ipynb #1729e2ac
 def transport_ridge(
@@ -79,7 +85,7 @@ def transport_ridge(
     cells, question = condition_cells(task, pca), questions_of(task)[0]
     summaries = summarise(task, cells)
     model = ResponseModel(question, pca, tuple(task.symbols), summaries, task.components)
-    penalty = choose_ridge_penalty(model, cells)
+    penalty = ridge_penalty_of(task, model, cells)
     fields = {p: replace(model, ridge_penalty=penalty).field(p) for _, p in task.test_conditions}
 
     def change(group: str, perturbation: str, x: np.ndarray) -> np.ndarray:

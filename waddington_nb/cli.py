@@ -608,9 +608,11 @@ def predict(options: argparse.Namespace) -> None:
 # %% ../nbs/46_cli.ipynb #0874cfaa
 def predict_missing(options: argparse.Namespace) -> Path:
     "Fit on all cells, predict the missing conditions, and write them with evidence; returns the path of the report."
-    from waddington_nb.prediction import fit, predict_requests, task_requests
-    from waddington_nb.representations import check_n_latent
     from waddington_nb.workers import prepare
+
+    prepare(options.workers, "waddington_nb.time_reports")
+    from waddington_nb.prediction import fit, task_requests
+    from waddington_nb.representations import check_n_latent
 
     for name in ("perturbation_key", "control"):
         if getattr(options, name) is None:
@@ -618,7 +620,6 @@ def predict_missing(options: argparse.Namespace) -> Path:
     if options.time:
         raise DataError("--time needs --model: a model of times comes from `waddington run --hold-out-time`")
     check_n_latent(options.latent)
-    prepare(options.workers)
     device = pick_device(options.device)
     task = task_of(options, keep_genes=options.perturbation or ())
     if not options.prior:
@@ -632,62 +633,68 @@ def predict_missing(options: argparse.Namespace) -> Path:
     print(grid_text(task, requests))
     with locked(options.out):
         model = fit(task, **fit_options(options, what, device), prior=options.prior)
-        found = _grid(model, requests, options, task.group_key)
-        cells = found.cells if lookup is None else predict_requests(model, requests, task.group_key)
+        found = _grid(model, requests, options, group_key=task.group_key, whole=lookup is not None)
         kept = {"genes": found.genes, "tables": {"predicted.h5ad": found.file}}
-        meant = meaning_pieces(model, cells, lookup, task, wide)
-        write_forecast(options, what, model, cells, keep=True, meant=meant, **kept)
+        meant = meaning_pieces(model, found.cells, lookup, task, wide)
+        write_forecast(options, what, model, found.cells, keep=True, meant=meant, **kept)
     return options.out / "report.html"
 
 # %% ../nbs/46_cli.ipynb #56338e26
 class _Predicted(NamedTuple):
-    "Predicted conditions: cells (of a whole grid their labels only, X being in `file`), and the table of their genes."
+    "Predicted conditions: cells (of a whole grid their labels, unless all is kept; X is in `file`), and the table of their genes."
 
     cells: ad.AnnData
     genes: pd.DataFrame
     file: Path | None = None
 
 # %% ../nbs/46_cli.ipynb #33d7a233
-def _one_condition(numbered: tuple[int, object], model, group_key: str | None) -> _Predicted:
-    "A request, with its number, predicted."
+def _one_condition(numbered: tuple[int, object], model, group_key: str | None, whole: bool) -> _Predicted:
+    "A request, with its number, predicted; paths are kept if `whole`."
     from waddington_nb.prediction import predict_requests
     from waddington_nb.time_reports import gene_table
 
     cells = predict_requests(model, [numbered[1]], group_key)
-    kept = without_paths(cells)
+    kept = cells if whole else without_paths(cells)
     kept.uns |= cells.uns
     return _Predicted(kept, gene_table(model, cells))
 
 # %% ../nbs/46_cli.ipynb #553e2881
-def _grid(model, requests: Sequence, options: argparse.Namespace, group_key: str | None) -> _Predicted:
-    "All requests predicted, their cells in a file that is not in its place yet. Raises `DataError`."
+def _grid(
+    model, requests: Sequence, options: argparse.Namespace, *, group_key: str | None, whole: bool
+) -> _Predicted:
+    "All requests predicted, their cells in a file that is not in its place yet, and in memory if `whole`. Raises `DataError`."
     from tqdm.auto import tqdm
 
     from waddington_nb.workers import each
 
     file = options.out / f".predicted.h5ad.{os.getpid()}.tmp"
-    sizes, one = [len(r.names) for r in requests], partial(_one_condition, model=model, group_key=group_key)
+    sizes, asked = [len(r.names) for r in requests], {"group_key": group_key, "whole": whole}
+    one = partial(_one_condition, model=model, **asked)
     bar = tqdm(total=len(requests), unit="condition")
     with bar, cells_by_parts(file, sizes, model.schema.genes) as add:
 
         def keep(numbered: tuple, part: _Predicted) -> _Predicted:
             add(numbered[0], part.cells)
             bar.update()
-            return part._replace(cells=ad.AnnData(obs=part.cells.obs, uns=part.cells.uns))
+            return part if whole else part._replace(cells=ad.AnnData(obs=part.cells.obs, uns=part.cells.uns))
 
         parts = each(one, enumerate(requests), **_where(options), keep=keep)
     return _joined(parts, model.schema.genes)._replace(file=file)
 
 # %% ../nbs/46_cli.ipynb #4e41f17a
 def _joined(parts: Sequence[_Predicted], genes: Sequence[str]) -> _Predicted:
-    "The labels and genes of several conditions as those of one grid."
+    "The cells and genes of several conditions as those of one grid."
     table = pd.concat([part.genes for part in parts], ignore_index=True)
     for key in parts[0].genes.attrs:
         table.attrs[key] = min(part.genes.attrs[key] for part in parts)
-    obs = pd.concat([part.cells.obs for part in parts])
+    if parts[0].cells.X is None:
+        obs = pd.concat([part.cells.obs for part in parts])
+        cells = ad.AnnData(obs=obs, var=pd.DataFrame(index=list(genes)))
+    else:
+        cells = ad.concat([part.cells for part in parts])
     asked = pd.concat([part.cells.uns["waddington_questions"] for part in parts], ignore_index=True)
-    uns = parts[0].cells.uns | {"waddington_questions": asked}
-    return _Predicted(ad.AnnData(obs=obs, var=pd.DataFrame(index=list(genes)), uns=uns), table)
+    cells.uns |= parts[0].cells.uns | {"waddington_questions": asked}
+    return _Predicted(cells, table)
 
 # %% ../nbs/46_cli.ipynb #aa7f9558
 def _where(options: argparse.Namespace) -> dict:

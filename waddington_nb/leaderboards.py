@@ -11,27 +11,23 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anndata as ad
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from scipy import sparse
-from scipy.stats import rankdata
 from tqdm.auto import tqdm
 
 from . import __version__
-from .baselines import BASELINES
 from .core import DataError, atomic_path, close_names
-from .evaluation import checked_prediction, score_predictions
 from .labels import Components
 from .measurements import read
-from .metrics import HIGHER_IS_BETTER, interval, resample_weights
-from .plots import COLOURS, METHOD_NAMES
-from .prediction import as_prediction
 from .tasks import LabelledCells, Task, arm_sizes, ask, labelled_cells, open_cells
-from .trajectories import reference_space
 from .workers import each, prepare
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 # %% ../nbs/33_leaderboards.ipynb #5a5faeb4
 _HELD_BY = {
@@ -109,6 +105,8 @@ def scgen(task: Task, seed: int, epochs: int = 100) -> ad.AnnData:
     """scGen, by pertpy: latent state plus the mean latent change of the perturbation over training groups.
 
     Raises `DataError` where pertpy is not installed, or a held-out perturbation was never seen."""
+    from waddington_nb.prediction import as_prediction
+
     known = {p for _, p in task.train_conditions}
     if unseen := sorted({p for _, p in task.test_conditions} - known):
         raise DataError(f"scGen cannot predict {unseen[0]!r}, which no training cell had; hold out a group")
@@ -138,6 +136,8 @@ def _run_methods(
     seeds: Sequence[int],
 ) -> dict[tuple[str, int], ad.AnnData]:
     "(method, seed) → checked predictions; a method without seed runs once, under the first. Raises `DataError`."
+    from waddington_nb.evaluation import checked_prediction
+
     found = {}
     for name, method in methods.items():
         for seed in seeds if _takes_seed(method) else seeds[:1]:
@@ -146,17 +146,25 @@ def _run_methods(
     return found
 
 # %% ../nbs/33_leaderboards.ipynb #c501587a
-_NULLS = {name: BASELINES[name] for name in ("no_change", "mean_shift")}
+_NULLS = ("no_change", "mean_shift")
+
+
+def _nulls() -> dict[str, Competitor]:
+    "The two predictions that cost nothing, by name."
+    from waddington_nb.baselines import BASELINES
+
+    return {name: BASELINES[name] for name in _NULLS}
 
 # %% ../nbs/33_leaderboards.ipynb #c0cd0235
 def _check_contest(methods: Mapping[str, Competitor], seeds: Sequence[int]) -> None:
     "Refuse methods that are no functions or have the name of a null, and seeds that repeat."
+    nulls = _nulls() if set(_NULLS) & set(methods) else {}
     for name, method in methods.items():
         if not callable(method):
             raise DataError(
                 f"competitor {name!r} is {type(method).__name__}, no function; give (task) -> AnnData"
             )
-        if method is not _NULLS.get(name, method):
+        if method is not nulls.get(name, method):
             raise DataError(
                 f"competitor {name!r} has the name of a null, which always takes part; name it otherwise"
             )
@@ -188,6 +196,9 @@ def _spelled(
 # %% ../nbs/33_leaderboards.ipynb #b4d30b5b
 def _unit_scores(task: Task, predictions: Mapping[tuple[str, int], ad.AnnData], unit: str) -> pd.DataFrame:
     "Rows of a leaderboard for one held-out unit."
+    from waddington_nb.evaluation import score_predictions
+    from waddington_nb.trajectories import reference_space
+
     table = score_predictions(task, predictions, reference_space(task), n_bootstrap=0)
     table = table.drop(columns=["modality", "ci_low", "ci_high"])
     table.insert(0, "held_out", unit)
@@ -200,12 +211,19 @@ def _one_unit(unit: str, adata: ad.AnnData, held_by: str, methods, seeds, keys) 
         task = Task(adata, **keys, **{held_by: unit})
     except DataError as error:
         return error
-    return _unit_scores(task, _run_methods(task, methods, seeds), unit)
+    return _unit_scores(task, _run_methods(task, _nulls() | methods, seeds), unit)
 
 # %% ../nbs/33_leaderboards.ipynb #8188d835
 def _contest(adata: ad.AnnData, over: str, methods: Mapping[str, Competitor], seeds, keys: dict) -> str:
     "What kept rows must agree on, as a digest of data, labels, and all that was asked."
-    told = [__version__, over, list(methods), list(map(int, seeds)), sorted(keys.items()), adata.shape]
+    told = [
+        __version__,
+        over,
+        list(dict.fromkeys([*_NULLS, *methods])),
+        list(map(int, seeds)),
+        sorted(keys.items()),
+        adata.shape,
+    ]
     digest = hashlib.sha256(repr(told).encode())
     digest.update(adata.X.data if sparse.issparse(adata.X) else np.ascontiguousarray(adata.X))
     digest.update(pd.util.hash_pandas_object(adata.obs.astype(str)).to_numpy())
@@ -263,14 +281,15 @@ def leaderboard(
     Columns: held_out, group, perturbation, method, metric, genes, seed, value, null, ceiling; what has too few cells to
     be held out, or makes no `Task`, is named in `attrs['set_aside']`. Raises `DataError`, also where no unit makes one."""
     _check_contest(methods, seeds)
-    prepare(workers)
+    prepare(workers, "waddington_nb.reports")
     adata = read(data) if isinstance(data, str | Path) else data
     found, aside = _find_units(adata, over, **keys)
     units = _asked_units(_spelled(units, adata, over, **keys), found, aside)
-    methods = _NULLS | dict(methods)
+    methods = dict(methods)
     kept = _Kept(Path(kept), _contest(adata, over, methods, seeds, keys)) if kept else _Kept()
     one = partial(_one_unit, adata=adata, held_by=_HELD_BY[over], methods=methods, seeds=seeds, keys=keys)
-    runs = sum(len(seeds) if _takes_seed(method) else 1 for method in methods.values())
+    by_chance = sum(map(_takes_seed, methods.values()))
+    runs = len({*_NULLS, *methods}) + by_chance * (len(seeds) - 1)
     missing = [unit for unit in units if unit not in kept.tables]
     with tqdm(total=runs * len(missing), disable=not progress, unit="run") as bar:
         keep = lambda unit, table: (kept.add(unit, table), bar.set_postfix_str(unit), bar.update(runs))
@@ -293,6 +312,8 @@ def _values(part: pd.DataFrame) -> tuple[list[str], np.ndarray]:
 # %% ../nbs/33_leaderboards.ipynb #3fbe7941
 def _resampled(values: np.ndarray, n_bootstrap: int, seed: int) -> np.ndarray:
     "(1 + n_bootstrap) × methods: means of unit × method × seed, then means of resampled units and seeds."
+    from waddington_nb.metrics import resample_weights
+
     rng = np.random.default_rng(seed)
     by_unit, by_seed = (resample_weights(values.shape[axis], n_bootstrap, rng) for axis in (0, 2))
     return np.einsum("tu,ums,ts->tm", by_unit, values, by_seed)
@@ -300,6 +321,9 @@ def _resampled(values: np.ndarray, n_bootstrap: int, seed: int) -> np.ndarray:
 # %% ../nbs/33_leaderboards.ipynb #a5bb9254
 def _rank_rows(part: pd.DataFrame, n_bootstrap: int, seed: int) -> list[dict]:
     "Rows of `rank_methods` for one metric and gene set."
+    from scipy.stats import rankdata
+    from waddington_nb.metrics import HIGHER_IS_BETTER, interval
+
     methods, values = _values(part)
     means = _resampled(values, n_bootstrap if len(values) > 1 else 0, seed)
     sign = -1 if part["metric"].iloc[0] in HIGHER_IS_BETTER else 1
@@ -338,6 +362,8 @@ def paired_difference(
     seed: int = 0,  # same seed, same result
 ) -> pd.DataFrame:
     "How much better than `reference` each other method is, positive is better: metric, genes, method, difference, ci_low, ci_high."
+    from waddington_nb.metrics import HIGHER_IS_BETTER, interval
+
     if reference not in set(scores["method"]):
         raise DataError(f"no method {reference!r} on the board; {close_names(reference, scores['method'])}")
     rows = []
@@ -359,12 +385,14 @@ def plot_ranks(
     metric: str = "energy_distance",
     genes: str = "all",
     *,
-    ax: Axes | None = None,
+    ax: "Axes | None" = None,
     show: bool = True,
-) -> Axes:
+) -> "Axes":
     "Methods by rank on one score, best on top, with intervals, the null and the ceiling."
     import matplotlib.pyplot as plt
     import seaborn as sns
+    from waddington_nb.metrics import HIGHER_IS_BETTER
+    from waddington_nb.plots import COLOURS, METHOD_NAMES
 
     part = ranks[(ranks["metric"] == metric) & (ranks["genes"] == genes)].sort_values("rank", ascending=False)
     ax = plt.subplots(figsize=(4.6, 0.4 * len(part) + 1.2))[1] if ax is None else ax

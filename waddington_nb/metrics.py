@@ -22,6 +22,7 @@ from scipy.spatial.distance import cdist
 from scipy.special import ndtr
 from sklearn import config_context
 from sklearn.metrics.pairwise import euclidean_distances
+from sklearn.utils.extmath import row_norms
 
 from .core import DataError
 
@@ -183,13 +184,15 @@ def energy_distance(x: np.ndarray, y: np.ndarray) -> float:
 
 def energy_distances(several: Sequence[np.ndarray], y: np.ndarray) -> list[float]:
     "`energy_distance` of each of several sets of cells to one, whose own distances are found once."
-    found, within = [], None
+    found, own, within = [], None, 0.0
     with config_context(assume_finite=True, skip_parameter_validation=True):  # `populations` has looked
         for x in several:
             x, y = populations(x, y)
-            within = euclidean_distances(y).mean() if within is None else within
-            between = euclidean_distances(x, y).mean()
-            found.append(float(2 * between - euclidean_distances(x).mean() - within))
+            own = row_norms(y, squared=True)[:, None] if own is None else own
+            within = euclidean_distances(y, X_norm_squared=own).mean() if not found else within
+            size = row_norms(x, squared=True)[:, None]
+            between = euclidean_distances(x, y, X_norm_squared=size, Y_norm_squared=own.T).mean()
+            found.append(float(2 * between - euclidean_distances(x, X_norm_squared=size).mean() - within))
     return found
 
 # %% ../nbs/19_metrics.ipynb #bbaa211a
@@ -295,7 +298,9 @@ def _rank_sums(cells: np.ndarray, control: np.ndarray) -> tuple[np.ndarray, np.n
     keys.sort(axis=1)
     bits = keys.view(np.int64).ravel()
     value = bits >> 1
-    starts = np.flatnonzero(np.r_[True, value[1:] != value[:-1]] | (np.arange(len(bits)) % n == 0))
+    new = np.append(True, value[1:] != value[:-1])
+    new[::n] = True  # each gene begins anew
+    starts = np.flatnonzero(new)
     ties, mine = np.diff(starts, append=len(bits)), np.add.reduceat(bits & 1, starts)
     gene, before = np.divmod(starts, n)
     rank = np.bincount(gene, mine * (before + (ties + 1) / 2))

@@ -281,7 +281,8 @@ def task_requests(
         raise DataError(
             f"{len(asked)} conditions would take {size / 1e9:.0f} GB; ask for fewer groups (--for) or perturbations (--perturbation)"
         )
-    return [Request(group, name, task.names[rows], task.x[rows]) for group, name, rows in asked]
+    start = {id(rows): (task.names[rows], task.x[rows]) for *_, rows in asked}  # one copy for a group
+    return [Request(group, name, *start[id(rows)]) for group, name, rows in asked]
 
 # %% ../nbs/25_prediction.ipynb #dd7771fb
 def new_requests(model: Model, new: NewCells, perturbations: Sequence[str]) -> list[Request]:

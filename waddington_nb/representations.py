@@ -15,7 +15,6 @@ from functools import cached_property
 from importlib.util import find_spec
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
-from weakref import WeakKeyDictionary
 
 import anndata as ad
 import numpy as np
@@ -31,7 +30,7 @@ from torch.nn.functional import elu, leaky_relu
 
 from .core import DataError, close_names, single_thread
 from .measurements import _muon
-from .tasks import Task
+from .tasks import Task, once
 
 # %% ../nbs/09_representations.ipynb #33ca8e2c
 Arrays = Mapping[str, np.ndarray]
@@ -374,16 +373,13 @@ def _stacked(low: Representation, high: Representation) -> Representation:
 
 # %% ../nbs/09_representations.ipynb #f34beda5
 BASE = 50  # principal components found at once; in them `graph` looks for neighbours
-_FOUND: WeakKeyDictionary[Task, dict[int, Representation]] = WeakKeyDictionary()
 
 
 def training_pca(task: Task, n_latent: int = BASE) -> Representation:
     "The first `n_latent` principal components of a task's training cells. Raises `DataError` for `n_latent` below 1."
     check_n_latent(n_latent)
-    found, wide = _FOUND.setdefault(task, {}), max(n_latent, BASE)
-    if wide not in found:
-        found[wide] = fit_pca(task.x[task.is_train], wide)
-    arrays = found[wide].arrays
+    wide = max(n_latent, BASE)
+    arrays = once(task, ("pca", wide), lambda: fit_pca(task.x[task.is_train], wide)).arrays
     return representation_from("pca", {**arrays, "components": arrays["components"][:, :n_latent]})
 
 # %% ../nbs/09_representations.ipynb #6093f85d
@@ -783,17 +779,23 @@ def _lose(counts: np.ndarray, unit: np.ndarray, push: np.ndarray, loss: np.ndarr
     u, had = even_uniforms(counts.shape, rng)[rows, genes], counts[rows, genes]
     scale, pushed, before = unit[rows], push[rows, genes], np.log1p(had * unit[rows])
 
-    def kept(log_theta: np.ndarray) -> np.ndarray:
-        return binomial_quantile(u, had, np.exp(-np.exp(log_theta)[genes] * pushed))
+    safe = np.where(had > 50, 0, -np.log1p(-u) / had) * (1 - 1e-9)  # of up to 50 molecules none is lost below
+
+    def kept(log_theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        "The entries that may lose, and what is left of them."
+        risk = np.exp(log_theta)[genes] * pushed
+        at = np.flatnonzero((risk >= safe) | (risk > 11))
+        return at, binomial_quantile(u[at], had[at], np.exp(-risk[at]))
 
     def lost(log_theta: np.ndarray) -> np.ndarray:
-        left = kept(log_theta)
-        at = np.flatnonzero(left < had)
-        change = before[at] - np.log1p(left[at] * scale[at])
+        at, left = kept(log_theta)
+        at, left = at[fewer := left < had[at]], left[fewer]
+        change = before[at] - np.log1p(left * scale[at])
         return np.bincount(genes[at], change, minlength=counts.shape[1]) / len(counts)
 
     after = counts.copy()
-    after[rows, genes] = kept(_nearest_rate(lost, loss))
+    at, left = kept(_nearest_rate(lost, loss))
+    after[rows[at], genes[at]] = left
     return after
 
 # %% ../nbs/09_representations.ipynb #b007304a
@@ -804,18 +806,24 @@ def _gain(counts, unit, push, mean, dispersion, rng) -> np.ndarray:
     rate = push[rows, genes] * rng.standard_gamma(shape) / shape / scale
     u, before = even_uniforms(counts.shape, rng)[rows, genes], np.log1p(had * scale)
 
-    def gained(log_theta: np.ndarray) -> np.ndarray:
-        return poisson_quantile(u, rate * np.exp(log_theta)[genes])
+    none = -np.log(u) * (1 - 1e-9)  # a smaller mean gives none
+
+    def gained(log_theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        "The entries that gain, and how much."
+        expected = rate * np.exp(log_theta)[genes]
+        at = np.flatnonzero(expected > none)
+        more = poisson_quantile(u[at], expected[at])
+        return at[more > 0], more[more > 0]
 
     def lifted(log_theta: np.ndarray) -> np.ndarray:
-        more = gained(log_theta)
-        at = np.flatnonzero(more)
-        change = np.log1p((had[at] + more[at]) * scale[at]) - before[at]
+        at, more = gained(log_theta)
+        change = np.log1p((had[at] + more) * scale[at]) - before[at]
         return np.bincount(genes[at], change, minlength=counts.shape[1]) / len(counts)
 
     level = np.log1p(counts * unit[:, None]).mean(axis=0)
     after = counts.copy()
-    after[rows, genes] += gained(_nearest_rate(lifted, mean - level))
+    at, more = gained(_nearest_rate(lifted, mean - level))
+    after[rows[at], genes[at]] += more
     return after
 
 # %% ../nbs/09_representations.ipynb #92582eda

@@ -7,13 +7,12 @@ __all__ = ['Field', 'MAX_CELLS_PER_ARM', 'SLOPE', 'ALONE', 'LEAST', 'TERMS', 'QU
            'RIDGE_PENALTIES', 'transport_plan', 'transport_displacement', 'Moments', 'moments', 'ridge_field',
            'GeneMeans', 'gene_means', 'ConditionSummary', 'ConditionCells', 'condition_cells', 'summarise',
            'question_of', 'kept_without', 'Displacements', 'displacements', 'latent_displacements', 'ResponseModel',
-           'LeftOutCondition', 'choose_ridge_penalty', 'fit_response']
+           'LeftOutCondition', 'choose_ridge_penalty', 'ridge_penalty_of', 'fit_response']
 
 # %% ../nbs/23_responses.ipynb #6960a1aa
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import ot
@@ -22,7 +21,7 @@ from scipy.spatial.distance import cdist
 
 from .core import DataError
 from .labels import Components, dose_of
-from .metrics import energy_distance
+from .metrics import energy_distances
 from waddington_nb.priors import (
     PerturbationKernel,
     Similarity,
@@ -30,7 +29,7 @@ from waddington_nb.priors import (
     measured_components,
 )
 from .representations import Representation
-from .tasks import Task
+from .tasks import Task, once
 
 # %% ../nbs/23_responses.ipynb #16ee230f
 def transport_plan(control: np.ndarray, perturbed: np.ndarray) -> np.ndarray:
@@ -109,16 +108,13 @@ class ConditionCells(NamedTuple):
 
 # %% ../nbs/23_responses.ipynb #a3da9693
 MAX_CELLS_PER_ARM = 500
-_FOUND: WeakKeyDictionary[Task, dict[tuple, list[ConditionCells]]] = WeakKeyDictionary()
 
 
 def condition_cells(task: Task, representation: Representation, seed: int = 0) -> list[ConditionCells]:
     "Latent cells and optimal-transport displacements of every training condition; the cells of large arms are drawn by `seed`."
-    known = _FOUND.setdefault(task, {})
-    key = (seed, representation.kind, *(a.tobytes() for a in representation.arrays.values()))
-    if key not in known:
-        known[key] = _transported(task, representation, seed)
-    return list(known[key])
+    arrays = tuple(a.tobytes() for a in representation.arrays.values())
+    what = ("cells", seed, representation.kind, *arrays)
+    return list(once(task, what, lambda: _transported(task, representation, seed)))
 
 
 def _transported(task: Task, representation: Representation, seed: int) -> list[ConditionCells]:
@@ -138,14 +134,21 @@ def summarise(
     task: Task, cells: Sequence[ConditionCells] | None = None, rows: slice = slice(None)
 ) -> tuple[ConditionSummary, ...]:
     "Summaries of the training conditions, with the moments of `cells` if given; `rows` says which cells of each arm to use."
-    found, controls = [], {}
-    for i, (group, perturbation, control, perturbed) in enumerate(task.conditions()):
-        if group not in controls:
-            controls[group] = gene_means(task.x[control[rows]])
-        latent = None if cells is None else moments(cells[i].control, cells[i].displacement)
-        arm = gene_means(task.x[perturbed[rows]])
-        found.append(ConditionSummary(group, perturbation, controls[group], arm, latent))
-    return tuple(found)
+    what = ("summaries", rows.start, rows.stop, rows.step)
+    found = once(task, what, lambda: _summarised(task, rows))
+    if cells is None:
+        return found
+    pairs = zip(found, cells, strict=True)
+    return tuple(one._replace(moments=moments(c.control, c.displacement)) for one, c in pairs)
+
+
+def _summarised(task: Task, rows: slice) -> tuple[ConditionSummary, ...]:
+    controls = {c.group: c.control for c in task.conditions()}
+    means = {group: gene_means(task.x[cells[rows]]) for group, cells in controls.items()}
+    return tuple(
+        ConditionSummary(group, name, means[group], gene_means(task.x[perturbed[rows]]))
+        for group, name, _, perturbed in task.conditions()
+    )
 
 # %% ../nbs/23_responses.ipynb #4935c26b
 def group_covariance(means: np.ndarray, errors: np.ndarray) -> np.ndarray:
@@ -334,8 +337,7 @@ class ResponseModel:
 
     def leave_one_out(self, task: Task, cells: Sequence[ConditionCells]) -> list["LeftOutCondition"]:
         "Every training condition with directions found without it."
-        halves = [summarise(task, rows=slice(i, None, 2)) for i in (0, 1)]
-        return [_left_out(self, task, cells, halves, i) for i in range(len(cells))]
+        return [_left_out(self, task, cells, i) for i in range(len(cells))]
 
 # %% ../nbs/23_responses.ipynb #rescomb1
 def _conditions_by_component(model: ResponseModel, perturbation: str) -> list[list[ConditionSummary]]:
@@ -434,12 +436,13 @@ class LeftOutCondition:
     error: np.ndarray  # (genes,), its squared sampling error
 
 # %% ../nbs/23_responses.ipynb #resleft2
-def _left_out(model: ResponseModel, task: Task, cells, halves, i: int) -> LeftOutCondition:
+def _left_out(model: ResponseModel, task: Task, cells, i: int) -> LeftOutCondition:
     "Training condition `i` with directions that were found without it."
     own, summary, kept = cells[i], model.conditions[i], kept_without(model.question, model.measured, i)
     if kept is None:
+        summary, half = (summarise(task, rows=slice(first, None, 2))[i] for first in (0, 1))
         others = [c for j, c in enumerate(model.conditions) if j != i]
-        rest, summary = replace(model, conditions=(halves[1][i], *others)), halves[0][i]
+        rest = replace(model, conditions=(half, *others))
         matches = model.question == "cells"
     else:
         rest = model.without(kept)
@@ -486,13 +489,19 @@ def choose_ridge_penalty(model: ResponseModel, cells: Sequence[ConditionCells]) 
     "The ridge penalty whose left-out goals are nearest, in mean energy distance, to the real training cells."
     every = lambda some: some[:: max(1, len(some) // 200)]  # 200 cells of an arm tell as much
 
-    def error(penalty: float) -> float:
-        tried = replace(model, ridge_penalty=penalty)
-        goals = [left_out_goal(tried, cells, i) for i in range(len(cells))]
-        far = [energy_distance(every(goal), every(c.perturbed)) for goal, c in zip(goals, cells, strict=True)]
-        return np.mean(far)
+    tried = [replace(model, ridge_penalty=penalty) for penalty in RIDGE_PENALTIES]
+    goals = ([every(left_out_goal(one, cells, i)) for one in tried] for i in range(len(cells)))
+    far = [energy_distances(some, every(c.perturbed)) for some, c in zip(goals, cells, strict=True)]
+    return RIDGE_PENALTIES[int(np.mean(far, axis=0).argmin())]
 
-    return min(RIDGE_PENALTIES, key=error)
+
+def ridge_penalty_of(task: Task, model: ResponseModel, cells: Sequence[ConditionCells]) -> float:
+    "The penalty of `choose_ridge_penalty`; of a model without a kernel it is found once for a task."
+    if model.kernel is not None:
+        return choose_ridge_penalty(model, cells)
+    drawn = tuple(c.rows.tobytes() + c.displacement.tobytes() for c in cells)
+    what = ("ridge penalty", model.question, *drawn)
+    return once(task, what, lambda: choose_ridge_penalty(model, cells))
 
 # %% ../nbs/23_responses.ipynb #resfit01
 def fit_response(
@@ -511,7 +520,7 @@ def fit_response(
     if question not in ("cells", "group"):
         kernel, informed = _kernels(model, task, features)
         model = replace(model, kernel=kernel, informed=informed)
-    return replace(model, ridge_penalty=choose_ridge_penalty(model, cells))
+    return replace(model, ridge_penalty=ridge_penalty_of(task, model, cells))
 
 # %% ../nbs/23_responses.ipynb #bdf411d0
 def _kernels(

@@ -10,10 +10,10 @@ __all__ = ['Question', 'ask', 'output_column', 'responding_genes', 'variable_gen
 # %% ../nbs/04_tasks.ipynb #b4528f7f
 import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn, TypeVar
 
 import anndata as ad
 import numpy as np
@@ -893,6 +893,17 @@ class Task:
     def __repr__(self) -> str:
         shape = f"{len(self.names)} cells x {len(self.genes)} genes ({self.x_kind} in)"
         return f"Task: {shape}, {_describe(self._learnt, self._asked, self.is_train.sum(), bool(self.group_key))}"
+
+# %% ../nbs/04_tasks.ipynb #0a4284a2
+T = TypeVar("T")
+
+
+def once(task: Task, what: tuple, make: Callable[[], T]) -> T:
+    "What `make()` gives, which a task keeps under the name `what`: found once, and gone with the task."
+    found = task.__dict__.setdefault("_found", {})
+    if what not in found:
+        found[what] = make()
+    return found[what]
 
 # %% ../nbs/04_tasks.ipynb #9e0bf37c
 def _learnt_parts(task: Task) -> set[str]:

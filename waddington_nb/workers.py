@@ -10,6 +10,8 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from importlib.util import find_spec
+from itertools import islice
 from multiprocessing import forkserver, get_all_start_methods, get_context
 
 from threadpoolctl import threadpool_limits
@@ -35,10 +37,17 @@ def _through(client, function: Callable, items: list, keep: Callable) -> list:
     from distributed import KilledWorker, as_completed
 
     shared = client.submit(cloudpickle.loads, cloudpickle.dumps(function), pure=False)
-    futures = [client.submit(_alone, shared, item, pure=False) for item in items]
-    place, found = {future.key: i for i, future in enumerate(futures)}, [None] * len(items)
-    for future in as_completed(futures):
-        i = place[future.key]
+    place, found, left, futures = {}, [None] * len(items), iter(range(len(items))), as_completed()
+
+    def hand_out(n: int) -> None:
+        for i in islice(left, n):
+            future = client.submit(_alone, shared, items[i], pure=False)
+            place[future.key] = i
+            futures.add(future)
+
+    hand_out(4 * sum(client.nthreads().values()))  # not all at once: what waits is held in memory
+    for future in futures:
+        i = place.pop(future.key)
         try:
             result = future.result()
         except KilledWorker as error:
@@ -50,6 +59,7 @@ def _through(client, function: Callable, items: list, keep: Callable) -> list:
             )
             raise DataError(said) from error
         future.release()  # nobody holds it any longer than it takes to keep something of it
+        hand_out(1)
         found[i] = keep(items[i], result)
     return found
 
@@ -66,7 +76,10 @@ _SETTINGS = {
 @contextmanager
 def _client(workers: int | None, scheduler: str | None) -> Iterator:
     "A client of new workers here, or of a running scheduler. Raises `DataError`."
-    dask, distributed = _dask()
+    _require_dask()
+    import dask
+    import distributed
+
     with dask.config.set(_SETTINGS):
         if scheduler is not None:
             with _answering(distributed, scheduler) as client:
@@ -78,24 +91,22 @@ def _client(workers: int | None, scheduler: str | None) -> Iterator:
             yield client
 
 # %% ../nbs/01_workers.ipynb #work0012
-def _dask():
-    "The modules dask and distributed. Raises `DataError` where they are not installed."
-    try:
-        import dask
-        import distributed
-    except ImportError as error:
-        said = f"several workers need {error.name or 'dask'}, which is not installed; pip install 'waddington_nb[cluster]'"
-        raise DataError(said) from error
-    return dask, distributed
+def _require_dask() -> None:
+    "Raise `DataError` where dask or distributed is not installed."
+    for name in ("dask", "distributed"):
+        if find_spec(name) is None:
+            raise DataError(
+                f"several workers need {name}, which is not installed; pip install 'waddington_nb[cluster]'"
+            )
 
 # %% ../nbs/01_workers.ipynb #375dab32
-def prepare(workers: int | None) -> None:
-    "Begin to load, in the process that workers will be forked from, what is loaded here. Raises `DataError`."
+def prepare(workers: int | None, *needed: str) -> None:
+    "Begin to load, in the process that workers will be forked from, what is loaded here and what is `needed`. Raises `DataError`."
     if workers in (None, 1) or _START != "forkserver":
         return
-    _dask()
+    _require_dask()
     loaded = [name for name in sys.modules if name.split(".")[0] == "waddington_nb"]
-    get_context(_START).set_forkserver_preload(["distributed", *loaded])
+    get_context(_START).set_forkserver_preload([*needed, *loaded, "distributed"])
     forkserver.ensure_running()
 
 # %% ../nbs/01_workers.ipynb #patience
