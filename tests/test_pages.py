@@ -8,13 +8,17 @@ import shlex
 from importlib import import_module
 from pathlib import Path
 
+import mudata
 import nbformat
 import pytest
 import yaml
 
 import waddington_nb as wd
+from waddington_nb import cli
 from waddington_nb.cli import main, parser
 from waddington_nb.core import DataError
+from waddington_nb.multiome import example_multiome
+from waddington_nb.networks import bnet_text
 
 ROOT = Path(__file__).resolve().parent.parent
 NBS = ROOT / "nbs"
@@ -165,21 +169,145 @@ def test_every_shown_command_is_understood(command):
         raise AssertionError(f"{command}\n{error}") from error
 
 
-def test_the_commands_of_the_readme_run(tmp_path, monkeypatch, capsys):
-    "As a reader would, one after the other, on a file with the names that the README uses."
-    cells = wd.haematopoiesis(n_cells=600, knock_outs=["Gfi1"], n_targets=40, seed=0)
+def perform(commands: list[str], capsys) -> None:
+    "Each command as a reader would give it, one after the other, in this folder."
+    for command in commands:
+        assert main(shlex.split(command)[1:]) == 0, f"{command}\n{capsys.readouterr().err}"
+
+
+def write_gmt(name: str, sets: dict[str, list[str]]) -> None:
+    Path(name).write_text("".join("\t".join([one, "", *genes]) + "\n" for one, genes in sets.items()))
+
+
+def untreated(cells, *, group: str | None = None):
+    "The cells without the treated ones; those of one group only, if it is named."
+    groups = cells.obs.get("donor", cells.obs.get("cell_type"))
+    treated = (cells.obs["perturbation"] != "control").to_numpy()
+    return cells[~(treated & (group is None or (groups == group).to_numpy()))].copy()
+
+
+def readers_cells(targets: int = 40):
+    "A simulated study with the names that README and the command line's page use."
+    cells = wd.haematopoiesis(n_cells=600, knock_outs=["Gfi1"], n_targets=targets, seed=0)
     cells.obs["perturbation"] = cells.obs["perturbation"].replace({"Gfi1 KO": "IFNB"})
     names = {"donor 1": "B", "donor 2": "NK", "donor 3": "CD4 T", "donor 4": "CD8 T"}
     cells.obs["cell_type"] = cells.obs.pop("donor").replace(names)
-    untreated = (cells.obs["perturbation"] == "control").to_numpy()
+    return cells
+
+
+README = [c for c in commands_of((ROOT / "README.md").read_text()) if ".h5ad" in c]
+
+
+def test_the_commands_of_the_readme_run(tmp_path, monkeypatch, capsys):
+    "As they are shown, in full; the start page has no others."
+    cells = readers_cells()
     monkeypatch.chdir(tmp_path)
-    cells[untreated | (cells.obs["cell_type"] != "CD8 T").to_numpy()].copy().write_h5ad("cells.h5ad")
-    cells[untreated][:60].copy().write_h5ad("new_controls.h5ad")
-    commands = [c for c in commands_of((ROOT / "README.md").read_text()) if ".h5ad" in c]
-    assert [c.split()[1] for c in commands] == ["check", "run", "predict", "predict"]
-    for command in commands:
-        assert main(shlex.split(command)[1:]) == 0, f"{command}\n{capsys.readouterr().err}"
+    untreated(cells, group="CD8 T").write_h5ad("cells.h5ad")
+    untreated(cells)[:60].copy().write_h5ad("new_controls.h5ad")
+    assert [command.split()[1] for command in README] == ["check", "run", "predict", "predict"]
+    assert {c for c in commands_of(SOURCES["start.ipynb"]) if ".h5ad" in c} <= set(README)
+    perform(README, capsys)
     assert {path.parent.name for path in tmp_path.rglob("report.html")} == {"nk", "predicted", "new"}
+
+
+@pytest.fixture
+def brief(monkeypatch):
+    "Commands as they are shown, but for a default budget of training of a fifteenth."
+    whole = cli.make_stages
+    monkeypatch.setattr(cli, "make_stages", lambda names, steps: whole(names, min(steps, 2000)))
+
+
+def test_the_other_commands_of_the_command_line_page_run(tmp_path, monkeypatch, capsys, brief):
+    "With a hundred genes predicted where a file has a few more, so that `--universe all` has something to add."
+    (command,) = [c for c in commands_of(SOURCES["46_cli.ipynb"]) if c not in README]
+    monkeypatch.chdir(tmp_path)
+    cells = readers_cells(targets=110)
+    cells.write_h5ad("cells.h5ad")
+    write_gmt("pathways.gmt", {"early": list(cells.var_names[:30]), "late": list(cells.var_names[30:80])})
+    options = parser().parse_args(shlex.split(command)[1:])
+    assert cli.wide_task(options, wd.Task(cells, group_key="cell_type", hold_out_group="NK")) is None
+    whole = cli.asked_of
+    monkeypatch.setattr(cli, "asked_of", lambda options: whole(options) | {"n_genes": 100})
+    perform([command], capsys)
+    assert "linear map" in (tmp_path / "runs" / "pathways" / "report.html").read_text()
+
+
+def blood(targets: int = 30):
+    "The simulated study of several tutorials, smaller."
+    return wd.haematopoiesis(n_cells=240, knock_outs=["Gfi1", "Pu.1"], n_targets=targets, seed=0)
+
+
+def own_screen(tutorial: str, function: str, **smaller):
+    "Cells from the function by which a tutorial makes them."
+    names = {}
+    source = next(cell.source for cell in cells_of(tutorial) if f"def {function}(" in cell.source)
+    exec(source.split("\n\n\ncells = ")[0], names)
+    return names[function](**smaller)
+
+
+def stranger():
+    "What the second tutorial makes of it: other names of columns and controls."
+    cells = blood()
+    cells.obs = cells.obs.rename(columns={"perturbation": "condition", "donor": "patient"})
+    cells.obs["condition"] = cells.obs["condition"].replace({"control": "mock"})
+    return cells
+
+
+MADE = {
+    "01_first_run": blood,
+    "02_is_my_file_fit": stranger,
+    "03_untreated_cell_type": lambda: untreated(blood(), group="donor 1"),
+    "05_unseen_knock_out": lambda: own_screen(
+        "tutorials/05_unseen_knock_out.ipynb", "screen", genes=30, each=25
+    ),
+    "06_unseen_pair": lambda: own_screen("tutorials/06_unseen_pair.ipynb", "screen", genes=30, each=25),
+    "07_unseen_dose": lambda: own_screen("tutorials/07_unseen_dose.ipynb", "series", genes=30, each=25),
+    "09_unmeasured_time": example_multiome,
+    "10_no_time_measured": lambda: example_multiome()["rna"],
+    "11_from_here_to_there": blood,
+    "12_what_the_moves_mean": lambda: blood(targets=110),
+}
+WITH_COMMANDS = [
+    name for name in LESSONS if name.startswith("tutorials/") and ".h5" in "".join(commands_of(SOURCES[name]))
+]
+
+
+def write_files(made) -> None:
+    "The files that commands of tutorials name: cells, untreated cells, gene sets, networks."
+    if isinstance(made, dict):
+        mudata.MuData({name: cells.copy() for name, cells in made.items()}).write_h5mu("cells.h5mu")
+        early = {name: cells[(cells.obs["hours"] == 0).to_numpy()].copy() for name, cells in made.items()}
+        return mudata.MuData(early).write_h5mu("new.h5mu")
+    made.write_h5ad("cells.h5ad")
+    if "perturbation" in made.obs:
+        untreated(made).write_h5ad("new_controls.h5ad")
+    write_gmt("pathways.gmt", {pathway: [f"{pathway}{i}" for i in range(4)] for pathway in "AB"})
+    Path("network.csv").write_text("source,target\nA0,A1\nA1,A2\nB1,B2\n")
+    genes = list(made.var_names)
+    write_gmt("my_sets.gmt", {"early": genes[:20], "late": genes[20:80]})
+    Path("my_network.csv").write_text("source,target,weight\n" + "".join(f"X,{g},1\n" for g in genes[:20]))
+    Path("blood.bnet").write_text(bnet_text(wd.blood_network()))
+
+
+@pytest.mark.parametrize("name", WITH_COMMANDS)
+def test_the_commands_of_a_tutorial_run(name, tmp_path, monkeypatch, capsys, brief):
+    """On a small file of the tutorial's kind.
+
+    `waddington demo` runs where the pages are rendered, `waddington landscapes --quick` in `test_escape.py`."""
+    monkeypatch.chdir(tmp_path)
+    write_files(MADE[Path(name).stem]())
+    commands = [command for command in commands_of(SOURCES[name]) if not command.endswith("runs/demo")]
+    perform(commands, capsys)
+    asked = {re.search(r"--out (\S+)", command) for command in commands} - {None}
+    assert all((tmp_path / found[1] / "report.html").is_file() for found in asked)
+
+
+def test_no_other_command_is_left_out():
+    others = {c for n in LESSONS if n not in WITH_COMMANDS for c in commands_of(SOURCES[n])}
+    assert others - set(README) == {
+        "waddington demo --out runs/demo",
+        "waddington landscapes --quick --out runs/landscapes",
+    }
 
 
 def docs_module(name: str):

@@ -426,9 +426,8 @@ def lookup_of(options: argparse.Namespace, genes: Sequence[str]):
 
 # %% ../nbs/46_cli.ipynb #dde07968
 def wide_task(options: argparse.Namespace, task: Task, **held) -> Task | None:
-    "The task with as many genes as `--universe` says, or None. Raises `DataError`."
-    asked = getattr(options, "universe", None)
-    if asked is None:
+    "The task with as many genes as `--universe` says; None if it adds none. Raises `DataError`."
+    if (asked := getattr(options, "universe", None)) is None:
         return None
     from waddington_nb.meaning import require_wider
 
@@ -436,6 +435,8 @@ def wide_task(options: argparse.Namespace, task: Task, **held) -> Task | None:
         raise DataError("--universe is for --sets and --regulators; give one of them, or leave it out")
     genes = 100_000 if asked == "all" else asked  # more than there are; a hundredth is kept in any case
     wide = Task(options.data, **asked_of(options) | held | {"n_genes": genes})
+    if asked == "all" and np.isin(wide.genes, task.genes).all():
+        return None  # a panel, of which all genes are predicted
     require_wider(task, wide)
     return wide
 
