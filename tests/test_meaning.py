@@ -445,12 +445,10 @@ def test_sets_of_a_grid_that_was_predicted(tmp_path, capsys):
     write_sets(tmp_path / "sets.gmt", {"UP": cells.var_names[:40], "STILL": cells.var_names[100:140]})
     asked = ["predict", str(tmp_path / "cells.h5ad"), *GROUPS, "--stages", "none", "--latent", "5"]
     sets = ["--sets", str(tmp_path / "sets.gmt")]
-    assert main([*asked, *sets, "--out", str(tmp_path / "out")]) == 0
+    assert main([*asked, *sets, "--genes", "all", "--out", str(tmp_path / "out")]) == 0
     table = pd.read_csv(tmp_path / "out" / "enrichment.csv").set_index(["cells", "name"])
     assert table.loc[("predicted", "UP"), "called"] and not table.loc[("predicted", "STILL"), "called"]
-    assert ad.read_h5ad(tmp_path / "out" / "predicted.h5ad").n_obs == 50
-    assert main([*asked, *sets, "--genes", "all", "--out", str(tmp_path / "all")]) == 0
-    assert ad.read_h5ad(tmp_path / "all" / "predicted.h5ad").n_vars == 160
+    assert ad.read_h5ad(tmp_path / "out" / "predicted.h5ad").shape == (50, 160)
 
     # a map to further genes is kept beside the model, and new cells are scored on them
     wide = [*asked, *sets, "--genes", "110", "--universe", "all"]
