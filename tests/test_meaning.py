@@ -366,8 +366,8 @@ def test_the_libraries_load_when_they_are_used():
         (["--sets", "hallmark", "--universe", "20"], "no gene is added to the 40 predicted ones"),
         (["--sets", "hallmark", "--universe", "none"], "'none' is not a whole number"),
         (
-            ["--sets", "nowhere.gmt", "--universe", "all", "--time-key", "time", "--hold-out-time", "1"],
-            "--universe cannot be combined with --hold-out-time; keep more genes with --genes",
+            ["--sets", "hallmark", "--universe", "all", "--pseudotime", "4", "--hold-out-time", "1"],
+            "--universe cannot be combined with --pseudotime, which depends on the genes; use --genes",
         ),
     ],
 )
@@ -399,7 +399,8 @@ def write_sets(path, sets):
 
 
 @libraries
-def test_sets_along_held_out_times(timed, tmp_path):
+@pytest.mark.parametrize("universe", [[], ["--genes", "110", "--universe", "all"]])
+def test_sets_along_held_out_times(timed, tmp_path, universe):
     from waddington_nb.cli import main
 
     cells, sets = timed
@@ -407,6 +408,7 @@ def test_sets_along_held_out_times(timed, tmp_path):
     write_sets(tmp_path / "sets.gmt", sets)
     asked = ["run", str(tmp_path / "cells.h5ad"), "--perturbation-key", "arm", "--control", "dex"]
     asked += ["--time-key", "hours", "--hold-out-time", "2", "--stages", "none", "--latent", "5"]
+    asked += universe
     assert main([*asked, "--sets", str(tmp_path / "sets.gmt"), "--out", str(tmp_path / "out")]) == 0
     table = pd.read_csv(tmp_path / "out" / "enrichment.csv").set_index(["cells", "name"])
     assert table.loc[[("predicted", "EARLY"), ("real", "EARLY")], "called"].all()
@@ -415,10 +417,23 @@ def test_sets_along_held_out_times(timed, tmp_path):
     }
     page = (tmp_path / "out" / "report.html").read_text()
     assert "straight lines" in page and "What the moves mean" in page
+    assert ("50 genes of the universe were not predicted" in page) == bool(universe)
+    if universe:  # nothing of the map is left for a kept model of times
+        assert set(table["size"]) == {40}
+        again = [
+            "predict",
+            "--model",
+            str(tmp_path / "out/model"),
+            str(tmp_path / "cells.h5ad"),
+            "--time",
+            "2",
+        ]
+        again += ["--sets", str(tmp_path / "sets.gmt"), "--universe", "all", "--out", str(tmp_path / "new")]
+        assert main(again) == 2
 
 
 @libraries
-def test_sets_of_a_grid_that_was_predicted(tmp_path):
+def test_sets_of_a_grid_that_was_predicted(tmp_path, capsys):
     from waddington_nb.cli import main
 
     rng, made = np.random.default_rng(0), [(g, p) for g in "abc" for p in ("control", "IFNB")][:-1]
@@ -429,10 +444,32 @@ def test_sets_of_a_grid_that_was_predicted(tmp_path):
     cells.write_h5ad(tmp_path / "cells.h5ad")
     write_sets(tmp_path / "sets.gmt", {"UP": cells.var_names[:40], "STILL": cells.var_names[100:140]})
     asked = ["predict", str(tmp_path / "cells.h5ad"), *GROUPS, "--stages", "none", "--latent", "5"]
-    assert main([*asked, "--sets", str(tmp_path / "sets.gmt"), "--out", str(tmp_path / "out")]) == 0
+    sets = ["--sets", str(tmp_path / "sets.gmt")]
+    assert main([*asked, *sets, "--genes", "all", "--out", str(tmp_path / "out")]) == 0
     table = pd.read_csv(tmp_path / "out" / "enrichment.csv").set_index(["cells", "name"])
     assert table.loc[("predicted", "UP"), "called"] and not table.loc[("predicted", "STILL"), "called"]
-    assert ad.read_h5ad(tmp_path / "out" / "predicted.h5ad").n_obs == 50
+    assert ad.read_h5ad(tmp_path / "out" / "predicted.h5ad").shape == (50, 160)
+
+    # a map to further genes is kept beside the model, and new cells are scored on them
+    wide = [*asked, *sets, "--genes", "110", "--universe", "all"]
+    assert main([*wide, "--out", str(tmp_path / "wide")]) == 0
+    first = pd.read_csv(tmp_path / "wide" / "enrichment.csv").set_index("name")
+    cells[cells.obs["cell_type"] == "c", 5:].write_h5ad(tmp_path / "new.h5ad")
+    ask = ["predict", str(tmp_path / "new.h5ad"), "--perturbation", "IFNB", "--group-key", "cell_type", *sets]
+    kept = [*ask, "--model", str(tmp_path / "wide/model"), "--universe"]
+    assert main([*kept, "all", "--out", str(tmp_path / "new")]) == 0
+    found = pd.read_csv(tmp_path / "new" / "enrichment.csv").set_index("name")
+    assert found.loc["UP", "size"] == 35 and found.loc["STILL", "size"] == 40 == first.loc["UP", "size"]
+    assert found["called"].tolist() == first["called"].tolist() and abs(found["z"] - first["z"]).max() < 2
+    for without, said in [
+        ([*kept, "120"], "a kept model has the universe that it was fitted with; use --universe all"),
+        (
+            [*ask, "--model", str(tmp_path / "out/model"), "--universe", "all"],
+            "keeps no map of further genes",
+        ),
+    ]:
+        capsys.readouterr()
+        assert main([*without, "--out", str(tmp_path / "no")]) == 2 and said in capsys.readouterr().err
 
 
 def test_sets_turn_in_their_order_along_times(timed):

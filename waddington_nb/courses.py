@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['MAX_SHOWN', 'Course', 'timed_course', 'predicted_course', 'turns', 'activity', 'enrich_course', 'gene_course',
            'plot_courses', 'plot_course', 'order_inflation', 'order_test', 'order_agreement', 'straight_course',
-           'rna_of', 'predicted_time_changes', 'real_time_changes', 'time_courses', 'Lookup', 'look_for', 'Meaning',
-           'meaning_of', 'meaning_figures', 'meaning_section']
+           'predicted_time_changes', 'real_time_changes', 'time_courses', 'Lookup', 'look_for', 'Meaning', 'meaning_of',
+           'meaning_figures', 'meaning_section']
 
 # %% ../nbs/45_courses.ipynb #666b528f
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ from matplotlib.axes import Axes
 from scipy import stats
 
 from .core import DataError
-from .measurements import dense, modality_kind
+from .measurements import dense
 from waddington_nb.meaning import (
     edge_weights,
     set_weights,
@@ -30,7 +30,6 @@ from waddington_nb.meaning import (
     change_between,
     enrich,
     library,
-    map_genes,
     map_note,
     mask_targets,
     measured_network,
@@ -39,7 +38,9 @@ from waddington_nb.meaning import (
     plot_enrichment,
     read_signed_network,
     read_sets,
+    rna_of,
     smallest_set,
+    wider_cells,
     wider_change,
     wider_changes,
 )
@@ -285,30 +286,22 @@ def straight_course(course: Course, left_out: Sequence[float]) -> Course:
     return course._replace(y=y)
 
 # %% ../nbs/45_courses.ipynb #ade5fcd3
-def rna_of(names: Sequence[str]) -> str:
-    "The name of the RNA modality among those of a task. Raises `DataError` where there is none."
-    for name in names:
-        if modality_kind(name) == "rna":
-            return name
-    raise DataError(
-        f"gene sets need an RNA modality, and here are {', '.join(names)}; leave --sets and --regulators out"
-    )
-
-
-def _at_time(before: np.ndarray, after: np.ndarray, genes, arm: str, time: float) -> Change:
+def _at_time(change: Change, time: float) -> Change:
     "The change of an arm from its first time, its own target masked; the time stands for the perturbation."
-    change = change_between(before, after, genes, group=arm, perturbation=arm)
     return mask_targets([change])[0]._replace(perturbation=f"{time:g}")
 
 # %% ../nbs/45_courses.ipynb #61f4e7ba
-def predicted_time_changes(cells: ad.AnnData) -> list[Change]:
-    "The change of predicted RNA at every arm and time."
-    found = []
-    for (arm, time), rows in cells.obs.groupby(
-        ["arm", "perturbation"], sort=False, observed=True
-    ).indices.items():
-        arms = (dense(m[rows]) for m in (cells.layers["control"], cells.X))
-        found.append(_at_time(*arms, cells.var_names.to_numpy(str), arm, float(time)))
+def predicted_time_changes(cells: ad.AnnData, more: GeneMap | None = None) -> list[Change]:
+    "The change of predicted RNA at every arm and time; with a map, on all of its genes."
+    found, conditions = [], cells.obs.groupby(["arm", "perturbation"], sort=False, observed=True).indices
+    for (arm, time), rows in conditions.items():
+        part, named = cells[rows], {"group": arm, "perturbation": arm}
+        if more:
+            change = wider_change(part, more, **named)
+        else:
+            arms = (dense(m) for m in (part.layers["control"], part.X))
+            change = change_between(*arms, cells.var_names.to_numpy(str), **named)
+        found.append(_at_time(change, float(time)))
     return found
 
 
@@ -319,7 +312,8 @@ def real_time_changes(task: TimeCourseTask) -> list[Change]:
         start = dense(rna.x[task.cells(arm, task.times_of(arm)[0])])
         for time in task.held_out:
             if len(rows := task.cells(arm, time)) >= 2:
-                found.append(_at_time(start, dense(rna.x[rows]), rna.features, arm, time))
+                change = change_between(start, dense(rna.x[rows]), rna.features, group=arm, perturbation=arm)
+                found.append(_at_time(change, time))
     return found
 
 # %% ../nbs/45_courses.ipynb #7c3ea788
@@ -328,17 +322,23 @@ def _times_of(task: TimeCourseTask, arm: str) -> np.ndarray:
     return np.array([t for t in np.union1d(task.times, task.held_out) if len(task.cells(arm, t))])
 
 # %% ../nbs/45_courses.ipynb #4febb42e
-def time_courses(model: TimeCourseModel, task: TimeCourseTask, arm: str) -> dict[str, Course]:
-    "The courses of an arm: predicted, real, and straight lines between the training times. Raises `DataError` for fewer than three times."
-    name = rna_of(task.modalities)
-    rna, own = task.modalities[name], _times_of(task, arm)
+def time_courses(
+    model: TimeCourseModel, task: TimeCourseTask, arm: str, more: GeneMap | None = None
+) -> dict[str, Course]:
+    """The courses of an arm: predicted, real, and straight lines between the training times; with a map, on all of its genes.
+
+    Raises `DataError` for fewer than three times."""
+    name, own = rna_of(task.modalities), _times_of(task, arm)
+    rna = (task if more is None else more.wide.task).modalities[name]
     rows = np.concatenate([task.cells(arm, t) for t in own])
     real = timed_course(dense(rna.x[rows]), task.time[rows], rna.features, arm)
     later = model.predict(task, own[1:])[name]
     later = later[(later.obs["arm"] == arm).to_numpy()]
-    x = np.concatenate([dense(rna.x[task.cells(arm, own[0])]), dense(later.X)])
-    first = np.full(len(x) - later.n_obs, own[0])
-    when = np.concatenate([first, own[_nearest(own, later.obs["perturbation"].astype(float))]])
+    parts = [later[i] for i in later.obs.groupby("perturbation", sort=False, observed=True).indices.values()]
+    start = dense(rna.x[task.cells(arm, own[0])])
+    x = np.concatenate([start, *(_on_genes(part, more) for part in parts)])
+    times = np.concatenate([part.obs["perturbation"].astype(float) for part in parts])
+    when = np.concatenate([np.full(len(start), own[0]), own[_nearest(own, times)]])
     predicted = timed_course(x, when, rna.features, arm)
     return {"predicted": predicted, "real": real, "straight lines": straight_course(real, task.held_out)}
 
@@ -346,6 +346,11 @@ def time_courses(model: TimeCourseModel, task: TimeCourseTask, arm: str) -> dict
 def _nearest(known: np.ndarray, times) -> np.ndarray:
     "Where the known time nearest to each is; predicted times were written as text."
     return np.abs(np.asarray(times)[:, None] - known).argmin(axis=1)
+
+
+def _on_genes(part: ad.AnnData, more: GeneMap | None) -> np.ndarray:
+    "Predicted cells of one time, on all genes of a map where there is one."
+    return dense(part.X) if more is None else wider_cells(part, more)[1]
 
 # %% ../nbs/45_courses.ipynb #b6809d11
 class Lookup(NamedTuple):
@@ -393,17 +398,20 @@ def meaning_of(
     lookup: Lookup,
     task: Task | TimeCourseTask | None = None,
     *,
-    wide: Task | None = None,  # the same question with more genes: the universe
+    more: GeneMap | None = None,  # of `map_genes`: the universe, where it is larger than what is predicted
 ) -> Meaning:
     "Enrichment of predicted cells, of the real ones of a task with a hold-out, and the courses of the first conditions. Raises `DataError`."
     if isinstance(cells, Mapping):
-        return _meaning_of_times(model, cells, lookup, task)
-    more = None if wide is None else map_genes(task, wide)
+        return _meaning_of_times(model, cells, lookup, task, more)
     symbol = dict(zip(model.schema.genes, model.schema.symbols, strict=True))
     source = wider_changes(cells, more) if more else cells
     predicted = enrich(source, *lookup, symbols=[symbol[gene] for gene in cells.var_names])
     predicted.attrs["notes"] += [map_note(more)] if more else []
-    real = enrich(wide or task, *lookup) if task is not None and task.test_conditions else None
+    real = (
+        enrich(more.wide.task if more else task, *lookup)
+        if task is not None and task.test_conditions
+        else None
+    )
     courses = {}
     for row, _ in list(asked_conditions(cells))[:MAX_SHOWN]:
         course = predicted_course(model, cells, row["perturbation"], row["group"], more=more)
@@ -412,15 +420,18 @@ def meaning_of(
     return Meaning(predicted, real, courses)
 
 # %% ../nbs/45_courses.ipynb #cdbd1986
-def _meaning_of_times(model: TimeCourseModel, cells: Mapping, lookup: Lookup, task) -> Meaning:
+def _meaning_of_times(
+    model: TimeCourseModel, cells: Mapping, lookup: Lookup, task, more: GeneMap | None
+) -> Meaning:
     "The same of cells predicted at times; without a task, no course. Raises `DataError`."
-    predicted = enrich(predicted_time_changes(cells[rna_of(cells)]), *lookup)
-    changes = [] if task is None else real_time_changes(task)
+    predicted = enrich(predicted_time_changes(cells[rna_of(cells)], more), *lookup)
+    predicted.attrs["notes"] += [map_note(more)] if more else []
+    changes = [] if task is None else real_time_changes(more.wide.task if more else task)
     courses, genes, orders = {}, {}, []
     for arm in [] if task is None else task.arms[:MAX_SHOWN]:
         if len(_times_of(task, arm)) < 3:
             continue
-        found = time_courses(model, task, arm)
+        found = time_courses(model, task, arm, more)
         shown = {name: found[name] for name in ("predicted", "real")}
         courses[f"{arm}: activity over time"] = {n: enrich_course(c, *lookup) for n, c in shown.items()}
         top = gene_course(found["predicted"])
