@@ -38,10 +38,10 @@ def test_a_killed_worker_is_replaced_and_its_task_done_again(cluster, tmp_path):
         return (a @ b).tobytes()
 
     here, came = os.getpid(), []
-    alone = workers.each(product, range(8))
+    alone = workers.each(product, range(20))  # more than are handed out at once
     keep = lambda item, result: (came.append(item), result)[1]
-    several = workers.each(product, range(8), scheduler=cluster.scheduler_address, keep=keep)
-    assert (tmp_path / "tried").exists() and several == alone and sorted(came) == list(range(8))
+    several = workers.each(product, range(20), scheduler=cluster.scheduler_address, keep=keep)
+    assert (tmp_path / "tried").exists() and several == alone and sorted(came) == list(range(20))
 
 
 def test_an_error_of_a_task_is_the_users_to_read(cluster):

@@ -13,6 +13,7 @@ __all__ = ['PRIOR_HELP', 'ALL_GENES', 'COMMANDS', 'add_data_options', 'add_run_o
 
 # %% ../nbs/46_cli.ipynb #96fac1b6
 import argparse
+import gc
 import json
 import os
 import sys
@@ -1193,6 +1194,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in (sys.argv if arguments is None else arguments)
     if not debug:
         warnings.simplefilter("ignore")  # stderr is for progress and for one line of refusal
+    usual = gc.get_threshold()
+    gc.set_threshold(50_000)  # loading libraries makes many objects that stay: no garbage to look for
     try:
         options = parser().parse_args(arguments)
         started = time.perf_counter()
@@ -1208,3 +1211,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
         hint = "" if unusable else f" ({type(error).__name__}; --debug shows where)"
         print(f"waddington: {reason}{hint}", file=sys.stderr)
         return 2 if unusable else 1
+    finally:
+        gc.set_threshold(*usual)

@@ -20,18 +20,25 @@ from scipy.special import stdtrit
 from torch import nn
 
 from .core import DataError
-from .metrics import energy_distances, pearson_r_means, top_genes
+from waddington_nb.metrics import (
+    energy_distance,
+    energy_distances,
+    mean_distance,
+    pearson_r_means,
+    top_genes,
+)
 from .representations import recount
 from waddington_nb.responses import (
     DIRECTIONS,
     SHARED,
     ConditionCells,
+    Displacements,
     LeftOutCondition,
     ResponseModel,
     displacements,
 )
 from .rollouts import guided_rollout
-from .tasks import Task
+from .tasks import Task, once
 from .training import Agent, Stage, clone_suggestion, train
 from .worlds import Population, PopulationWorld
 
@@ -170,14 +177,43 @@ def _floor(task: Task) -> float:
     "The least value that x may take."
     return -np.inf if task.x_kind == "continuous" else 0.0
 
+# %% ../nbs/24_coefficients.ipynb #leftalon
+class _LeftAlone(NamedTuple):
+    "A gene set on which a left-out condition is scored, and its cells before any move."
+
+    genes: np.ndarray  # indices
+    within: float  # `mean_distance` of the real cells
+    distance: float  # energy distance of cells that stay
+
+
+def _left_alone(x: np.ndarray, real: np.ndarray) -> dict[str, _LeftAlone]:
+    "All genes and the 100 strongest, of control and real cells (cells × genes each)."
+    sets = {"all": np.arange(x.shape[1])} | ({"top100": top_genes(real, x, 100)} if x.shape[1] > 100 else {})
+    found = {}
+    for name, genes in sets.items():
+        within = mean_distance(real[:, genes])
+        found[name] = _LeftAlone(genes, within, *energy_distances([x[:, genes]], real[:, genes], within))
+    return found
+
 # %% ../nbs/24_coefficients.ipynb #coefstar
-def _arms(task: Task, response: ResponseModel, one: LeftOutCondition, seed: int = 0):
-    "Some control cells of a left-out condition (cells × genes), their rows in it, their displacements, and some real cells."
-    pick = _some(len(one.rows), seed)
-    x = task.x[one.rows[pick]]
+class _Arms(NamedTuple):
+    "What is scored of a left-out condition."
+
+    x: np.ndarray  # some control cells × genes
+    pick: np.ndarray  # their rows in the condition
+    displacements: Displacements
+    real: np.ndarray  # some real cells × genes
+    alone: dict[str, _LeftAlone]  # by gene set
+
+
+def _arms(task: Task, response: ResponseModel, one: LeftOutCondition, seed: int = 0) -> _Arms:
+    "Some cells of both arms of a left-out condition; what is found of cells that stay is found once."
+    pick, there = _some(len(one.rows), seed), task.cells(one.group, one.perturbation)
+    rows = one.rows[pick], there[_some(len(there), seed)]
+    x, real = task.x[rows[0]], task.x[rows[1]]
     found = displacements(x, one.goal[pick], terms=one.terms, representation=response.representation)
-    real = task.x[task.cells(one.group, one.perturbation)]
-    return x, pick, found, real[_some(len(real), seed)]
+    what = ("left alone", *(r.tobytes() for r in rows))
+    return _Arms(x, pick, found, real, once(task, what, lambda: _left_alone(x, real)))
 
 # %% ../nbs/24_coefficients.ipynb #coefscac
 SCALES = (0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
@@ -192,11 +228,14 @@ def scaled_distances(
     "Energy distance of left-out cells by `SCALES` of coefficients (8,), over that of no change; conditions × scales."
     table = np.ones((len(left_out), len(SCALES)))
     for i, (one, c) in enumerate(zip(left_out, coefficients, strict=True)):
-        x, _, found, real = _arms(task, response, one)
+        x, _, found, real, alone = _arms(task, response, one)
         moved = [np.maximum(found.applied(x, scale * c), _floor(task)).astype(np.float32) for scale in SCALES]
-        sets = [np.arange(x.shape[1]), *([top_genes(real, x, 100)] if x.shape[1] > 100 else [])]
-        far = [energy_distances([cells[:, genes] for cells in (x, *moved)], real[:, genes]) for genes in sets]
-        table[i] = np.mean([np.array(row[1:]) / max(row[0], 1e-9) for row in far], axis=0)
+        far = [
+            np.array(energy_distances([cells[:, genes] for cells in moved], real[:, genes], within))
+            / max(still, 1e-9)
+            for genes, within, still in alone.values()
+        ]
+        table[i] = np.mean(far, axis=0)
     return table
 
 # %% ../nbs/24_coefficients.ipynb #coefscad
@@ -356,12 +395,12 @@ def evidence_table(
     Columns: question, group, perturbation, unit, matches, metric, genes, value, null, ceiling, no_change, mean_shift."""
     rows = []
     for one, c in zip(left_out, coefficients, strict=True):
-        x, pick, found, real = _arms(task, response, one, seed)
+        x, pick, found, real, alone = _arms(task, response, one, seed)
         guess = recounted(x, found.applied(x, c[pick]), task.x_kind, dispersion, seed)
         where = {"question": response.question, "group": one.group, "perturbation": one.perturbation}
         where |= {"unit": one.unit, "matches": one.matches}
         guesses = {"value": guess, "no_change": x, "mean_shift": np.maximum(x + one.mean_shift, _floor(task))}
-        rows += [where | row for row in _evidence_rows(x, real, guesses, seed)]
+        rows += [where | row for row in _evidence_rows(alone, real, guesses, seed)]
     return pd.DataFrame(rows)
 
 # %% ../nbs/24_coefficients.ipynb #coefevi3
@@ -374,22 +413,24 @@ def recounted(
     return recount(x, target, dispersion, seed)
 
 # %% ../nbs/24_coefficients.ipynb #coefevi4
-def _evidence_rows(x: np.ndarray, real: np.ndarray, guesses: dict[str, np.ndarray], seed: int) -> list[dict]:
+def _evidence_rows(
+    alone: dict[str, _LeftAlone], real: np.ndarray, guesses: dict[str, np.ndarray], seed: int
+) -> list[dict]:
     "Rows of one condition: both scores of every guess, over all genes and over the 100 strongest."
-    halves = np.array_split(np.random.default_rng(seed).permutation(real), 2)
-    sets = {"all": np.arange(x.shape[1])} | ({"top100": top_genes(real, x, 100)} if x.shape[1] > 100 else {})
-    rows = []
-    for name, genes in sets.items():
-        start, truth = x[:, genes], real[:, genes]
-        change = lambda cells, start=start: cells.mean(axis=0, dtype=float) - start.mean(axis=0, dtype=float)
+    halves, rows = np.array_split(np.random.default_rng(seed).permutation(real), 2), []
+    for name, (genes, within, still) in alone.items():
+        cells = {guess: x[:, genes] for guess, x in guesses.items()}
+        parts, start = [half[:, genes] for half in halves], cells["no_change"].mean(axis=0, dtype=float)
+        change = lambda x, start=start: x.mean(axis=0, dtype=float) - start
+        right = lambda x, y: float(pearson_r_means(change(x), change(y)))  # noqa: B023
+        moved = {guess: x for guess, x in cells.items() if guess != "no_change"}
+        far = energy_distances(list(moved.values()), real[:, genes], within)
+        near = dict(zip(moved, far, strict=True)) | {"no_change": still}
         scores = {
-            "pearson_delta": (lambda a, b: [float(pearson_r_means(change(x), change(b))) for x in a], max),  # noqa: B023
-            "energy_distance": (energy_distances, min),
+            "pearson_delta": ({k: right(x, real[:, genes]) for k, x in cells.items()}, right(*parts), max),
+            "energy_distance": (near, energy_distance(*parts), min),
         }
-        for metric, (score, best) in scores.items():
-            found = score([cells[:, genes] for cells in guesses.values()], truth)
-            found = dict(zip(guesses, found, strict=True))
-            (ceiling,) = score([halves[0][:, genes]], halves[1][:, genes])
+        for metric, (found, ceiling, best) in scores.items():
             null = best(found["no_change"], found["mean_shift"])
             rows.append(
                 {

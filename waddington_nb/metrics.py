@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['HIGHER_IS_BETTER', 'GAMMAS', 'DISCRIMINATION', 'numbers', 'populations', 'mse', 'rmse', 'mae', 'r2_score',
            'pearson_r', 'pearson_r_means', 'r2_pearson_squared', 'pearson_delta', 'welch_t', 'top_genes',
-           'energy_distance', 'energy_distances', 'energy_distance_squared', 'mmd_rbf', 'wasserstein_1',
-           'wasserstein_2', 'sinkhorn_divergence', 'sliced_wasserstein', 'zero_share_error', 'variance_error',
-           'Differential', 'differential_expression', 'top_called', 'de_overlap', 'calls', 'classification_scores',
-           'discrimination_score', 'response_spread', 'dynamic_range_fraction', 'bound_discrimination_score',
-           'resample_weights', 'weighted_mean', 'weighted_energy', 'weighted_transport', 'interval']
+           'mean_distance', 'energy_distance', 'energy_distances', 'energy_distance_squared', 'mmd_rbf',
+           'wasserstein_1', 'wasserstein_2', 'sinkhorn_divergence', 'sliced_wasserstein', 'zero_share_error',
+           'variance_error', 'Differential', 'differential_expression', 'top_called', 'de_overlap', 'calls',
+           'classification_scores', 'discrimination_score', 'response_spread', 'dynamic_range_fraction',
+           'bound_discrimination_score', 'resample_weights', 'weighted_mean', 'weighted_energy', 'weighted_transport',
+           'interval']
 
 # %% ../nbs/19_metrics.ipynb #0dcd884c
 from collections.abc import Mapping, Sequence
@@ -177,19 +178,26 @@ def top_genes(real: np.ndarray, control: np.ndarray, k: int = 100) -> np.ndarray
     return np.argsort(-np.abs(welch_t(real, control)), kind="stable")[:k]
 
 # %% ../nbs/19_metrics.ipynb #55fbf089
+def mean_distance(x: np.ndarray) -> float:
+    "E|X-X'| of a set of cells (cells × features), Euclidean, all pairs."
+    return float(euclidean_distances(numbers(x, "x")).mean())
+
+
 def energy_distance(x: np.ndarray, y: np.ndarray) -> float:
     "2 E|X-Y| - E|X-X'| - E|Y-Y'| of two sets of cells (cells × features), Euclidean, all pairs."
     return energy_distances([x], y)[0]
 
 
-def energy_distances(several: Sequence[np.ndarray], y: np.ndarray) -> list[float]:
-    "`energy_distance` of each of several sets of cells to one, whose own distances are found once."
-    found, own, within = [], None, 0.0
+def energy_distances(
+    several: Sequence[np.ndarray], y: np.ndarray, within: float | None = None
+) -> list[float]:
+    "`energy_distance` of each of several sets of cells to one, whose own `mean_distance` is found once, or given."
+    found, own = [], None
     with config_context(assume_finite=True, skip_parameter_validation=True):  # `populations` has looked
         for x in several:
             x, y = populations(x, y)
             own = row_norms(y, squared=True)[:, None] if own is None else own
-            within = euclidean_distances(y, X_norm_squared=own).mean() if not found else within
+            within = euclidean_distances(y, X_norm_squared=own).mean() if within is None else within
             size = row_norms(x, squared=True)[:, None]
             between = euclidean_distances(x, y, X_norm_squared=size, Y_norm_squared=own.T).mean()
             found.append(float(2 * between - euclidean_distances(x, X_norm_squared=size).mean() - within))
