@@ -46,12 +46,12 @@ def _held(crowd: Crowd) -> LabelledCells:
     return LabelledCells(obs, names, label, group, None, of.control, of.components, [])
 
 # %% ../nbs/43_costs.ipynb #0830eac5
-BASE_SECONDS, BASE_BYTES = 8.0, 5e8  # Python and its libraries
+BASE_SECONDS, BASE_BYTES = 6.0, 5e8  # Python and its libraries
 PER_VALUE = 6e-8  # seconds, for two passes over a stored value
-PER_NUMBER = 1.6e-7  # seconds, for every gene of every cell that is held
-PER_CONDITION = 0.85  # seconds, for a condition to learn from
-PER_STEP = 2.5e-4  # seconds, for a training step, checks on left-out units included
-PER_TEST, PER_START = 2.0, 7.3e-3  # seconds, for a held-out condition, and for each cell that it starts from
+PER_NUMBER = 1.2e-7  # seconds, for every gene of every cell that is held
+PER_CONDITION = 0.45  # seconds, for a condition to learn from
+PER_STEP = 1.7e-4  # seconds, for a training step, checks on left-out units included
+PER_TEST, PER_START = 1.5, 5e-3  # seconds, for a held-out condition, and for each cell that it starts from
 COPIES = 3.5  # of the dense cells, while components are found
 
 # %% ../nbs/43_costs.ipynb #67c22b43
