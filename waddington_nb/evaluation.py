@@ -399,7 +399,7 @@ def _once(predictions: Mapping[tuple[str, int], ad.AnnData], score: Callable) ->
 
 # %% ../nbs/27_evaluation.ipynb #d0f84633
 def _merged(predictions: Mapping[tuple[str, int], ad.AnnData]) -> dict[tuple[str, int], ad.AnnData]:
-    "The predictions, equal ones of a seed as one object: a linear model is the mean shift where all was measured."
+    "The predictions, equal ones of a seed as one object."
     found = {}
     for (name, seed), cells in predictions.items():
         equal = lambda o: "waddington_path" not in o.obsm and np.array_equal(o.X, cells.X)  # noqa: B023

@@ -145,10 +145,10 @@ def _run_methods(
             found[name, seed] = checked_prediction(task, cells, f"competitor {name!r}")
     return found
 
-# %% ../nbs/33_leaderboards.ipynb #c501587a
+# %% ../nbs/33_leaderboards.ipynb #nullname
 _NULLS = ("no_change", "mean_shift")
 
-
+# %% ../nbs/33_leaderboards.ipynb #c501587a
 def _nulls() -> dict[str, Competitor]:
     "The two predictions that cost nothing, by name."
     from waddington_nb.baselines import BASELINES
@@ -216,14 +216,8 @@ def _one_unit(unit: str, adata: ad.AnnData, held_by: str, methods, seeds, keys) 
 # %% ../nbs/33_leaderboards.ipynb #8188d835
 def _contest(adata: ad.AnnData, over: str, methods: Mapping[str, Competitor], seeds, keys: dict) -> str:
     "What kept rows must agree on, as a digest of data, labels, and all that was asked."
-    told = [
-        __version__,
-        over,
-        list(dict.fromkeys([*_NULLS, *methods])),
-        list(map(int, seeds)),
-        sorted(keys.items()),
-        adata.shape,
-    ]
+    names = list(dict.fromkeys([*_NULLS, *methods]))
+    told = [__version__, over, names, list(map(int, seeds)), sorted(keys.items()), adata.shape]
     digest = hashlib.sha256(repr(told).encode())
     digest.update(adata.X.data if sparse.issparse(adata.X) else np.ascontiguousarray(adata.X))
     digest.update(pd.util.hash_pandas_object(adata.obs.astype(str)).to_numpy())
