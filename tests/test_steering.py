@@ -11,6 +11,7 @@ import waddington_nb as wd
 from waddington_nb import cli
 from waddington_nb.core import DataError
 from waddington_nb.laboratory import IDLE, Laboratory, Trial, act_on, carry_out
+from waddington_nb.meaning import plan_changes
 from waddington_nb.signatures import (
     answer_sets,
     make_units,
@@ -53,6 +54,15 @@ def plan(model, cells):
 def test_the_intervention_that_made_the_target_is_first(plan):
     assert plan.best[0] == "gene2" and plan.singles["sequence"][0] == "gene2" and not plan.abstains
     assert plan.methods["method"][0] == "no intervention" and plan.methods["gain"][0] == 0
+
+
+def test_each_intervention_of_a_plan_has_a_change_of_its_own(plan):
+    cells = plan.simulate(["gene2", "gene1"])
+    one, two = plan_changes(cells)
+    assert [(c.group, c.perturbation) for c in (one, two)] == [("step 1", "gene2"), ("step 2", "gene1")]
+    means = [cells[(cells.obs["step"] == i).to_numpy()].X.mean(axis=0) for i in range(3)]
+    assert np.allclose(one.y * one.scale, means[1] - means[0], atol=1e-4)
+    assert np.allclose(two.y * two.scale, means[2] - means[1], atol=1e-4)
 
 
 def test_every_score_has_its_interval_and_null(plan):

@@ -9,7 +9,8 @@ __all__ = ['NAMED_SETS', 'NAMED_NETWORKS', 'MAX_CELLS', 'KEPT_MAP', 'FEWEST_GENE
            'map_note', 'packed_map', 'kept_map', 'on_new_cells', 'inflation', 'Tested', 'weighted_test',
            'PlantedScreen', 'planted_screen', 'false_and_found', 'library', 'gsea', 'univariate_t',
            'require_known_names', 'coverage_of', 'smallest_set', 'set_weights', 'edge_weights', 'measured_sets',
-           'measured_network', 'enrich', 'agreement', 'enrichment_agreement', 'plain_name', 'plot_enrichment']
+           'measured_network', 'enrich', 'agreement', 'enrichment_agreement', 'plain_name', 'plot_enrichment',
+           'plan_changes']
 
 # %% ../nbs/44_meaning.ipynb #0500ef91
 import json
@@ -17,6 +18,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -982,3 +984,19 @@ def plot_enrichment(
     if show:
         plt.show()
     return ax
+
+# %% ../nbs/44_meaning.ipynb #601a062c
+def plan_changes(cells: ad.AnnData) -> list[Change]:
+    "The change that each step of a plan makes, from cells of `plan.simulate`; the group is the step. Raises `DataError` for other cells."
+    for key in ("step", "done"):
+        if key not in cells.obs:
+            raise DataError(f"the cells have no obs {key!r}; give those of plan.simulate(sequence)")
+    step, done, found = cells.obs["step"].to_numpy(), labels(cells.obs["done"]), []
+    for before, after in pairwise(np.unique(step)):
+        arms = [dense(cells.X[step == s]) for s in (before, after)]
+        name = "+".join(sorted(set(done[step == after])))
+        change = change_between(
+            *arms, cells.var_names.to_numpy(str), group=f"step {after}", perturbation=name
+        )
+        found.append(change)
+    return found
