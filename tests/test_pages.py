@@ -227,7 +227,8 @@ def test_the_other_commands_of_the_command_line_page_run(tmp_path, monkeypatch, 
     options = parser().parse_args(shlex.split(command)[1:])
     assert cli.wide_task(options, wd.Task(cells, group_key="cell_type", hold_out_group="NK")) is None
     whole = cli.asked_of
-    monkeypatch.setattr(cli, "asked_of", lambda options: whole(options) | {"n_genes": 100})
+    fewer = lambda options: {} if options.genes == "all" else {"n_genes": 100}
+    monkeypatch.setattr(cli, "asked_of", lambda options: whole(options) | fewer(options))
     perform([command], capsys)
     assert "linear map" in (tmp_path / "runs" / "pathways" / "report.html").read_text()
 

@@ -67,8 +67,12 @@ class Check:
     questions: tuple[tuple[str, str], ...]  # (question, command)
 
     def table(self, most: int = 20) -> pd.DataFrame:
-        "The arms as text, those that are too small marked, at most so many perturbations."
-        return self.arms.head(most).map(lambda n: "" if n == 0 else f"{n}" + " (few)" * (n < self.min_cells))
+        "The arms as text, small ones marked, at most so many perturbations; groups as rows where they are more."
+        marked = self.arms.head(most).map(
+            lambda n: "" if n == 0 else f"{n}" + " (few)" * (n < self.min_cells)
+        )
+        marked = marked.rename_axis(index=None, columns=None)
+        return marked.T if marked.shape[1] > len(marked) else marked
 
     def __repr__(self) -> str:
         return _as_text(self)
@@ -78,8 +82,8 @@ class Check:
 
 # %% ../nbs/06_checks.ipynb #9fb2eadc
 def _left_out(found: Check, table: pd.DataFrame) -> str:
-    "What to say of arms that are not shown."
-    more = len(found.arms) - len(table)
+    "What to say of perturbations that are not shown."
+    more = len(found.arms) - sum(found.arms.index.isin([*table.index, *table.columns]))
     return f"and {more} more perturbations" if more else ""
 
 # %% ../nbs/06_checks.ipynb #9f0ea7e5
