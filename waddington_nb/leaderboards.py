@@ -11,11 +11,11 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import anndata as ad
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from scipy import sparse
 from tqdm.auto import tqdm
 
@@ -25,9 +25,6 @@ from .labels import Components
 from .measurements import read
 from .tasks import LabelledCells, Task, arm_sizes, ask, labelled_cells, open_cells
 from .workers import each, prepare
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 # %% ../nbs/33_leaderboards.ipynb #5a5faeb4
 _HELD_BY = {
@@ -379,9 +376,9 @@ def plot_ranks(
     metric: str = "energy_distance",
     genes: str = "all",
     *,
-    ax: "Axes | None" = None,
+    ax: Axes | None = None,
     show: bool = True,
-) -> "Axes":
+) -> Axes:
     "Methods by rank on one score, best on top, with intervals, the null and the ceiling."
     import matplotlib.pyplot as plt
     import seaborn as sns
