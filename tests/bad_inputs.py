@@ -307,7 +307,7 @@ def wrong_options(folder: Path, rng: np.random.Generator) -> Iterator[Case]:
     study().write_h5ad(path)
     values = {
         "--steps": ["0", "-5", "many"], "--seed": ["-1", "4294967296", "x"], "--latent": ["0", "wide"], "--min-cells": ["0", "1"],
-        "--genes": ["0", "1", "all"], "--stages": ["sac"], "--schedule": ["random"], "--init": ["zero"], "--device": ["abacus", "meta"],
+        "--genes": ["0", "1", "many"], "--stages": ["sac"], "--schedule": ["random"], "--init": ["zero"], "--device": ["abacus", "meta"],
         "--representation": ["umap"], "--x-kind": ["raw"], "--hold-out-time": ["6"], "--nonsense": ["1"],
     }  # fmt: skip
     for option, several in values.items():

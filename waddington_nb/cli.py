@@ -441,13 +441,13 @@ def wide_task(
     "The task with as many genes as `--universe` says; None if it adds none. Raises `DataError`."
     if (asked := getattr(options, "universe", None)) is None:
         return None
-    from waddington_nb.meaning import require_wider
+    from waddington_nb.meaning import panel_of, require_wider
 
     if not _looked_for(options):
         raise DataError("--universe is for --sets and --regulators; give one of them, or leave it out")
     larger = argparse.Namespace(**vars(options) | {"genes": asked})
     wide = time_task(larger) if isinstance(task, TimeCourseTask) else task_of(larger, **held)
-    if asked == "all" and np.isin(wide.genes, task.genes).all():
+    if asked == "all" and np.isin(panel_of(wide).genes, panel_of(task).genes).all():
         return None  # a panel, of which all genes are predicted
     require_wider(task, wide)
     return wide
