@@ -102,6 +102,8 @@ def test_a_study_opens_with_its_answer(name):
     assert opening.cell_type == "markdown" and opening.source.startswith("**Answer.**")
     assert len(opening.source.split("\n\n")[0].split()) <= 110, "two to four lines"
     assert re.search(r"\d", opening.source), "an answer has a number"
+    shown = [cell for cell in cells_of(name)[2:4] if cell.cell_type == "code"]
+    assert any(cell.outputs for cell in shown), "a table or figure follows the answer"
 
 
 @pytest.mark.parametrize("name", [name for name in LESSONS if re.match(r"tutorials/\d", name)])
