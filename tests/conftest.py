@@ -77,3 +77,8 @@ def real_data():
         pytest.skip(f"{name} is neither in $WADDINGTON_DATA nor in ../shared/data")
 
     return find
+
+
+def write_sets(path, sets: dict[str, list[str]]) -> None:
+    "Gene sets as a `.gmt` file."
+    Path(path).write_text("".join("\t".join([name, "made", *genes]) + "\n" for name, genes in sets.items()))

@@ -12,7 +12,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ARMS, GROUPS
+from conftest import ARMS, GROUPS, write_sets
 from scipy import stats
 
 import waddington_nb as wd
@@ -392,10 +392,6 @@ def timed():
     cells.var_names = [f"GENE{i}" for i in genes]
     places = {"EARLY": range(40), "LATE": range(40, 80), "STILL": range(100, 140)}
     return cells, {name: [f"GENE{i}" for i in place] for name, place in places.items()}
-
-
-def write_sets(path, sets):
-    path.write_text("\n".join("\t".join([name, "made", *genes]) for name, genes in sets.items()))
 
 
 @libraries

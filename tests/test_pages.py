@@ -12,6 +12,7 @@ import mudata
 import nbformat
 import pytest
 import yaml
+from conftest import write_sets
 
 import waddington_nb as wd
 from waddington_nb import cli
@@ -177,10 +178,6 @@ def perform(commands: list[str], capsys) -> None:
         assert main(shlex.split(command)[1:]) == 0, f"{command}\n{capsys.readouterr().err}"
 
 
-def write_gmt(name: str, sets: dict[str, list[str]]) -> None:
-    Path(name).write_text("".join("\t".join([one, "", *genes]) + "\n" for one, genes in sets.items()))
-
-
 def untreated(cells, *, group: str | None = None):
     "The cells without the treated ones; those of one group only, if it is named."
     groups = cells.obs.get("donor", cells.obs.get("cell_type"))
@@ -225,7 +222,7 @@ def test_the_other_commands_of_the_command_line_page_run(tmp_path, monkeypatch, 
     monkeypatch.chdir(tmp_path)
     cells = readers_cells(targets=110)
     cells.write_h5ad("cells.h5ad")
-    write_gmt("pathways.gmt", {"early": list(cells.var_names[:30]), "late": list(cells.var_names[30:80])})
+    write_sets("pathways.gmt", {"early": list(cells.var_names[:30]), "late": list(cells.var_names[30:80])})
     options = parser().parse_args(shlex.split(command)[1:])
     assert cli.wide_task(options, wd.Task(cells, group_key="cell_type", hold_out_group="NK")) is None
     whole = cli.asked_of
@@ -284,10 +281,10 @@ def write_files(made) -> None:
     made.write_h5ad("cells.h5ad")
     if "perturbation" in made.obs:
         untreated(made).write_h5ad("new_controls.h5ad")
-    write_gmt("pathways.gmt", {pathway: [f"{pathway}{i}" for i in range(4)] for pathway in "AB"})
+    write_sets("pathways.gmt", {pathway: [f"{pathway}{i}" for i in range(4)] for pathway in "AB"})
     Path("network.csv").write_text("source,target\nA0,A1\nA1,A2\nB1,B2\n")
     genes = list(made.var_names)
-    write_gmt("my_sets.gmt", {"early": genes[:20], "late": genes[20:80]})
+    write_sets("my_sets.gmt", {"early": genes[:20], "late": genes[20:80]})
     Path("my_network.csv").write_text("source,target,weight\n" + "".join(f"X,{g},1\n" for g in genes[:20]))
     Path("blood.bnet").write_text(bnet_text(wd.blood_network()))
 

@@ -71,6 +71,6 @@ def test_a_run_loads_only_what_it_needs():
     code = """
 import sys
 import waddington_nb.cli, waddington_nb.evaluation, waddington_nb.reports, waddington_nb.uncertainty
-print([name for name in ("muon", "mudata", "nbdev", "fastcore", "scanpy") if name in sys.modules])
+print([name for name in ("muon", "mudata", "nbdev", "fastcore", "scanpy", "distributed") if name in sys.modules])
 """
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

@@ -443,8 +443,7 @@ def wide_task(
         return None
     from waddington_nb.meaning import panel_of, require_wider
 
-    if not _looked_for(options):
-        raise DataError("--universe is for --sets and --regulators; give one of them, or leave it out")
+    _require_lookup(options)
     larger = argparse.Namespace(**vars(options) | {"genes": asked})
     wide = time_task(larger) if isinstance(task, TimeCourseTask) else task_of(larger, **held)
     if asked == "all" and np.isin(panel_of(wide).genes, panel_of(task).genes).all():
@@ -460,14 +459,19 @@ def _looked_for(options: argparse.Namespace) -> dict[str, str]:
     }
 
 
+def _require_lookup(options: argparse.Namespace) -> None:
+    "Refuse `--universe` without anything to look for. Raises `DataError`."
+    if not _looked_for(options):
+        raise DataError("--universe is for --sets and --regulators; give one of them, or leave it out")
+
+
 def _kept_universe(options: argparse.Namespace, of_times: bool):
     "The map of further genes beside a kept model, or None. Raises `DataError`."
     if options.universe is None:
         return None
     from waddington_nb.meaning import kept_map
 
-    if not _looked_for(options):
-        raise DataError("--universe is for --sets and --regulators; give one of them, or leave it out")
+    _require_lookup(options)
     if of_times:
         raise DataError(
             "a kept model of times has no map of further genes; use --universe with run --hold-out-time, or leave it out"
@@ -803,7 +807,10 @@ def predict_new(options: argparse.Namespace) -> Path:
     lookup = lookup_of(options, _genes_of(model) if more is None else more.wide.symbols)
     kept = {"kept_model": file_digest(options.model / "model.json"), "new_cells": file_digest(options.data)}
     what = {"version": __version__, **kept, **keys, **_looked_for(options)}
-    what |= {} if more is None else {"universe": file_digest(options.model / "universe.safetensors")}
+    if more is not None:
+        from waddington_nb.meaning import KEPT_MAP
+
+        what["universe"] = file_digest(options.model / KEPT_MAP)
     outputs = [*FORECAST_OUTPUTS[:1], *_predicted_file(cells), *FORECAST_OUTPUTS[2:-1]]
     if claim(options.out, what, options.resume, outputs=outputs) and options.resume:
         return options.out / "report.html"

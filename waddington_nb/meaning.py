@@ -52,6 +52,12 @@ NAMED_SETS = {  # name → file, where it is published, its hash
 }
 
 # %% ../nbs/44_meaning.ipynb #49aa650b
+def _published(name: str, url: str, known_hash: str | None = None, **options) -> Path:
+    "A published file, from `$WADDINGTON_DATA` or downloaded once; options as of `download`. Raises `DataError`."
+    local = Path(os.environ.get("WADDINGTON_DATA", ".")) / name
+    return local if local.is_file() else download(url, cache_folder() / name, known_hash, **options)
+
+
 def _sets_path(source: str | Path) -> Path:
     "The file of a named collection, or the file itself. Raises `DataError`."
     if Path(source).is_file():
@@ -60,9 +66,7 @@ def _sets_path(source: str | Path) -> Path:
         raise DataError(
             f"no file of gene sets {str(source)!r}; give a .gmt file, or a name ({', '.join(NAMED_SETS)})"
         )
-    name, url, known_hash = NAMED_SETS[str(source)]
-    local = Path(os.environ.get("WADDINGTON_DATA", ".")) / name
-    return local if local.is_file() else download(url, cache_folder() / name, known_hash)
+    return _published(*NAMED_SETS[str(source)])
 
 # %% ../nbs/44_meaning.ipynb #61f65e9c
 def read_sets(source: str | Path) -> dict[str, tuple[str, ...]]:
@@ -118,14 +122,11 @@ def _network_path(source: str | Path) -> str | Path:
     name = str(source)
     if name not in NAMED_NETWORKS or Path(source).is_file():
         return source
-    local = Path(os.environ.get("WADDINGTON_DATA", ".")) / f"{name}.csv"
-    if local.is_file():
-        return local
-    return download(
+    return _published(
+        f"{name}.csv",
         NAMED_NETWORKS[name],
-        cache_folder() / local.name,
         fetch=lambda url, path, _: _fetch_network(name, path),
-        by_hand=f"make it elsewhere, by decoupler.op.{name}().to_csv('{local.name}'),",
+        by_hand=f"make it elsewhere, by decoupler.op.{name}().to_csv('{name}.csv'),",
     )
 
 # %% ../nbs/44_meaning.ipynb #e2d5455e
