@@ -21,9 +21,7 @@ import ot
 from scipy import sparse
 from scipy.spatial.distance import cdist
 from scipy.special import ndtr
-from sklearn import config_context
 from sklearn.metrics.pairwise import euclidean_distances
-from sklearn.utils.extmath import row_norms
 
 from .core import DataError
 
@@ -177,6 +175,22 @@ def top_genes(real: np.ndarray, control: np.ndarray, k: int = 100) -> np.ndarray
         raise DataError("one cell has no variance to rank genes by; give at least two cells on both sides")
     return np.argsort(-np.abs(welch_t(real, control)), kind="stable")[:k]
 
+# %% ../nbs/19_metrics.ipynb #6cf23039
+def _squared_lengths(x: np.ndarray) -> np.ndarray:
+    return np.einsum("ij,ij->i", x, x)
+
+
+def _pair_distances(x: np.ndarray, y: np.ndarray, xx: np.ndarray, yy: np.ndarray) -> np.ndarray:
+    "|x - y| of all pairs of cells (cells × features), from |x|² + |y|² - 2 x·y; 0 between a cell and itself."
+    squared = x @ y.T
+    squared *= -2
+    squared += xx[:, None]
+    squared += yy
+    np.maximum(squared, 0, out=squared)
+    if x is y:
+        np.fill_diagonal(squared, 0)
+    return np.sqrt(squared, out=squared)
+
 # %% ../nbs/19_metrics.ipynb #55fbf089
 def mean_distance(x: np.ndarray) -> float:
     "E|X-X'| of a set of cells (cells × features), Euclidean, all pairs."
@@ -193,14 +207,12 @@ def energy_distances(
 ) -> list[float]:
     "`energy_distance` of each of several sets of cells to one, whose own `mean_distance` is found once, or given."
     found, own = [], None
-    with config_context(assume_finite=True, skip_parameter_validation=True):  # `populations` has looked
-        for x in several:
-            x, y = populations(x, y)
-            own = row_norms(y, squared=True)[:, None] if own is None else own
-            within = euclidean_distances(y, X_norm_squared=own).mean() if within is None else within
-            size = row_norms(x, squared=True)[:, None]
-            between = euclidean_distances(x, y, X_norm_squared=size, Y_norm_squared=own.T).mean()
-            found.append(float(2 * between - euclidean_distances(x, X_norm_squared=size).mean() - within))
+    for x in several:
+        x, y = populations(x, y)
+        size, own = _squared_lengths(x), _squared_lengths(y) if own is None else own
+        within = _pair_distances(y, y, own, own).mean() if within is None else within
+        between = _pair_distances(x, y, size, own).mean()
+        found.append(float(2 * between - _pair_distances(x, x, size, size).mean() - within))
     return found
 
 # %% ../nbs/19_metrics.ipynb #bbaa211a
