@@ -77,10 +77,16 @@ def _unlike_ones(rows: pd.DataFrame, at_least: float = 2.0) -> str:
         "from the nearest as these are from each other."
     )
 
+# %% ../nbs/31_forecasts.ipynb #921c642f
+def doubted(asked: pd.DataFrame, evidence: pd.DataFrame) -> pd.Series:
+    "Which conditions (rows with their boldness) go farther than the mean shift where left-out ones went less than half of the way."
+    nearer = improvement(evidence, "no_change").get("energy_distance", 0.0)
+    return (asked["boldness"] > 1.05) & (nearer < 0.5)
+
 # %% ../nbs/31_forecasts.ipynb #6c8395c9
-def _bold_ones(rows: pd.DataFrame, at_least: float = 1.05) -> str:
-    "A sentence on conditions that are moved farther than the mean shift moves them; empty where there are none."
-    bold = rows[rows["boldness"] > at_least]
+def _bold_ones(rows: pd.DataFrame, evidence: pd.DataFrame) -> str:
+    "A sentence on the conditions of which the size is doubted; empty where there are none."
+    bold = rows[doubted(rows, evidence)]
     if not len(bold):
         return ""
     most = bold.loc[bold["boldness"].idxmax()]
@@ -120,7 +126,7 @@ def _sentence(question: str, rows: pd.DataFrame, answer) -> str:
         )
     if answer.fallback == "mean_shift":
         return f"{what}: the prediction is the mean shift, since left-out conditions show no skill beyond it ({shown})."
-    return f"{what}: {_skill(answer)}{_unlike_ones(rows)}{_bold_ones(rows)}"
+    return f"{what}: {_skill(answer)}{_unlike_ones(rows)}{_bold_ones(rows, answer.evidence)}"
 
 # %% ../nbs/31_forecasts.ipynb #fcastve3
 def _shown(evidence: pd.DataFrame) -> str:
