@@ -3,6 +3,7 @@
 Rendered pages (links, signatures, widths in a browser) are looked at by `.ci/docs.py`; here the notebooks are."""
 
 import importlib.util
+import inspect
 import re
 import shlex
 from importlib import import_module
@@ -20,6 +21,8 @@ from waddington_nb.cli import main, parser
 from waddington_nb.core import DataError
 from waddington_nb.multiome import example_multiome
 from waddington_nb.networks import bnet_text
+from waddington_nb.representations import Representation
+from waddington_nb.worlds import World
 
 ROOT = Path(__file__).resolve().parent.parent
 NBS = ROOT / "nbs"
@@ -321,7 +324,6 @@ def test_signatures_say_something():
     "Named tuples, protocols and defaults that are functions, as the pages show them."
     shown = docs_module("showdoc")
     from waddington_nb.tasks import Condition
-    from waddington_nb.worlds import World
 
     assert shown.call(Condition, "Condition").startswith("class Condition(group: str, perturbation: str")
     assert shown.call(World, "World") == "class World"
@@ -355,6 +357,31 @@ def test_every_public_parameter_has_a_comment(name):
         said = shown.comments(symbol)
         without = [one.name for one in shown.parameters(symbol) or [] if one.name not in said]
         assert without == [], f"{symbol.__module__}.{symbol.__name__}"
+
+
+def methods_of(symbol: type) -> dict[str, object]:
+    "The public methods of a class, its own and those of its bases in this package."
+    own = [base for base in reversed(symbol.__mro__) if base.__module__.startswith("waddington_nb.")]
+    found = {name: value for base in own for name, value in vars(base).items() if not name.startswith("_")}
+    plain = {name: getattr(value, "__func__", value) for name, value in found.items()}
+    return {name: value for name, value in plain.items() if inspect.isfunction(value)}
+
+
+CLASSES = {
+    f"{one.__module__.split('.')[1]}.{one.__name__}": one
+    for found in [*DOCUMENTED.values(), [Representation, World]]
+    for one in found
+    if inspect.isclass(one)
+}
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_every_parameter_of_a_public_method_has_a_comment(name):
+    shown = docs_module("showdoc")
+    for own, method in methods_of(CLASSES[name]).items():
+        said = shown.comments(method)
+        without = [one.name for one in shown.parameters(method) if one.name not in [*said, "cls"]]
+        assert without == [], f"{name}.{own}"
 
 
 def test_the_browser_sees_what_does_not_fit(tmp_path):

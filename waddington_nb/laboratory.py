@@ -80,18 +80,27 @@ class Laboratory:
         ):
             object.__setattr__(self, name, value)
 
-    def cells(self, place: str, n: int, rng: np.random.Generator) -> np.ndarray:
+    def cells(
+        self,
+        place: str,  # the attractor, one of `places`
+        n: int,  # how many cells
+        rng: np.random.Generator,  # draws the noise of their levels
+    ) -> np.ndarray:
         "Levels of n cells that rest in an attractor, cells × 11. Raises `DataError`."
         if place not in self.places:
             raise DataError(f"no cells rest in {place!r}; {close_names(place, self.places)}")
         return act_on(np.repeat(self.levels[[self.places.index(place)]], n, axis=0), IDLE, rng)
 
-    def counts(self, levels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def counts(
+        self,
+        levels: np.ndarray,  # of the 11 factors, cells × 11
+        rng: np.random.Generator,  # draws library sizes and molecules
+    ) -> np.ndarray:
         "Counts of cells, cells × (11 + targets), with library sizes."
         rate = np.concatenate([0.2 + 4 * levels, np.exp(np.clip(levels @ self.weights, -3, 3))], axis=1)
         return rng.poisson(rate * rng.lognormal(0, 0.3, (len(levels), 1))).astype(np.float32)
 
-    def resting(self, levels: np.ndarray) -> np.ndarray:
+    def resting(self, levels: np.ndarray) -> np.ndarray:  # of the 11 factors, cells × 11
         "The number of the attractor in which each cell rests, -1 for none, (cells,)."
         end = act_on(levels, IDLE, np.random.default_rng(0), sigma=0.0)
         away = np.abs(end[:, None] - self.levels).max(axis=2)

@@ -490,7 +490,7 @@ class TimeCourseModel:
     notes: tuple[str, ...]  # what was found on the way
     seed: int  # same seed, same result
 
-    def clock_of(self, arm: str) -> ArmClock:
+    def clock_of(self, arm: str) -> ArmClock:  # one of the arms that the model has learnt
         "The clock of an arm."
         times = self.schema.times
         span = max(max(t) for t in times.values()) - min(min(t) for t in times.values())
@@ -527,7 +527,7 @@ class TimeCourseModel:
         routes = self.routes(source, arm=arm, policy_weight=policy_weight)
         return _assembled(self, routes, [float(t) for t in times])
 
-    def save(self, folder: str | Path) -> Path:
+    def save(self, folder: str | Path) -> Path:  # made where it is missing
         "Write the model into `folder` (model.json, model.safetensors): no pickle, no cell, nothing half-written."
         return _save(self, folder)
 

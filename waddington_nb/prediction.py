@@ -246,7 +246,7 @@ class Model:
         cells = predict_requests(self, new_requests(self, new, asked), group_key)
         return cells[:, ~new.lacking].copy()
 
-    def save(self, folder: str | Path) -> Path:
+    def save(self, folder: str | Path) -> Path:  # made where it is missing
         "Write the model into `folder` (model.json, model.safetensors): no pickle, no cell, nothing half-written."
         return save_model(self, folder)
 

@@ -305,7 +305,12 @@ class Report:
         rows = headline(self.task, self.summary()).query("method == @self.name")
         return f"{_verdict(rows, self.name)} {_warning(self.task, self.cells, self.name)}".strip()
 
-    def plot(self, ax: Axes | None = None, *, show: bool = True) -> Axes:
+    def plot(
+        self,
+        ax: Axes | None = None,  # where to draw; None: a new figure
+        *,
+        show: bool = True,  # False: leave the figure open, to change or save it
+    ) -> Axes:
         "The share of the gap between null and ceiling that every method closes, score by score."
         return plot_scores(headline(self.task, self.summary()), ax, highlight=self.name, show=show)
 

@@ -106,19 +106,23 @@ class Representation:
         "Dimensions of the latent space."
         return array_sizes(self.kind, {name: a.shape for name, a in self.arrays.items()})["latent"]
 
-    def encode(self, x: np.ndarray) -> np.ndarray:
+    def encode(self, x: np.ndarray) -> np.ndarray:  # expression, cells × features
         "Latent states (cells × n_latent) of cells `x` (cells × features)."
         for kind, arrays in _links(self.kind, self.arrays):
             x = MAPS[kind].encode(arrays, x)
         return x
 
-    def reconstruct(self, z: np.ndarray) -> np.ndarray:
+    def reconstruct(self, z: np.ndarray) -> np.ndarray:  # latent states, cells × n_latent
         "Expression (cells × features) that latent states `z` (cells × n_latent) stand for."
         for kind, arrays in reversed(_links(self.kind, self.arrays)):
             z = MAPS[kind].reconstruct(arrays, z)
         return z
 
-    def decode(self, z: np.ndarray, x: np.ndarray) -> np.ndarray:
+    def decode(
+        self,
+        z: np.ndarray,  # where the cells go, cells × n_latent
+        x: np.ndarray,  # the cells as they were, cells × features
+    ) -> np.ndarray:
         "Expression of cells `x` moved to latent `z`: each keeps its own residual, x + f(z) − f(encode(x))."
         return x + (self.reconstruct(z) - self.reconstruct(self.encode(x)))
 

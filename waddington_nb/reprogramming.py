@@ -1017,25 +1017,39 @@ class Plan:
     table: pd.DataFrame
     abstains = False
 
-    def plot(self, ax: Axes | None = None, *, show: bool = True) -> Axes:
+    def plot(
+        self,
+        ax: Axes | None = None,  # where to draw; None: a new figure
+        *,
+        show: bool = True,  # False: leave the figure open, to change or save it
+    ) -> Axes:
         "On a network the share of cells that arrive, by proposal; on a screen the cells along the best sequence."
         ax = draw_plan(self, ax)
         if show:
             plt.show()
         return ax
 
-    def page(self, *, settings: Mapping[str, object] | None = None, notes: Sequence[str] = ()) -> str:
+    def page(
+        self,
+        *,
+        settings: Mapping[str, object] | None = None,  # name → value, for a table at the end
+        notes: Sequence[str] = (),  # warnings about the data, one line each
+    ) -> str:
         "A self-contained page as HTML."
         title, sections = page_parts(self)
         sections["What to know about the data"] = [html_notes(notes)] if notes else []
         sections["Settings"] = [html_settings(settings)] if settings else []
         return html_page(title, self.verdict(), sections)
 
-    def to_csv(self, path: str | Path) -> Path:
+    def to_csv(self, path: str | Path) -> Path:  # file to write
         "Write `table`."
         return write_bytes(path, csv_bytes(self.table))
 
-    def to_html(self, path: str | Path, **options) -> Path:
+    def to_html(
+        self,
+        path: str | Path,  # file to write
+        **options,  # `settings` and `notes`
+    ) -> Path:
         "Write the page; options as of `page`."
         return write_bytes(path, self.page(**options).encode())
 
@@ -1071,7 +1085,10 @@ class NetworkPlan(Plan):
 
     @torch.no_grad()
     def next(
-        self, state: Mapping[str, bool], left: int | None = None, held: Sequence[str] = ()
+        self,
+        state: Mapping[str, bool],  # gene → on or off
+        left: int | None = None,  # decisions that are left; None: all of them
+        held: Sequence[str] = (),  # genes that earlier decisions hold for good
     ) -> Hold | None:
         "What the policy does in a state; None: nothing more. Genes that are not named are off; `held` are those held for good."
         network, world = self.world.questions.network, self.world
@@ -1088,12 +1105,20 @@ class NetworkPlan(Plan):
         "What to do, and how many cells arrive, in a sentence."
         return _verdict(self)
 
-    def rules(self, cells: int = 500, seed: int = 0) -> pd.DataFrame:
+    def rules(
+        self,
+        cells: int = 500,  # how many cells to follow
+        seed: int = 0,  # of their moves
+    ) -> pd.DataFrame:
         "If the cell looks like this, then that: what the policy does in every state it meets, and the share of cells that come by."
         return _rules(self.world, self.agent, cells, seed)
 
     def simulate(
-        self, sequence: Sequence[str] | None = None, *, cells: int = 500, seed: int = 0
+        self,
+        sequence: Sequence[str] | None = None,  # interventions, first to last; None: the policy decides
+        *,
+        cells: int = 500,  # how many
+        seed: int = 0,  # of their moves
     ) -> ad.AnnData:
         "Cells after each step of a sequence, or of the policy by default: obs step, done, arrived; genes (0 or 1) in X. Raises `DataError`."
         return _simulated(self, sequence, cells, seed)

@@ -398,7 +398,10 @@ class ScreenPlan(Plan):
         "What to do, and how far it leads by the model's account, in a sentence."
         return _verdict(self)
 
-    def simulate(self, sequence: Sequence[str] | None = None) -> ad.AnnData:
+    def simulate(
+        self,
+        sequence: Sequence[str] | None = None,  # perturbations, first to last; None: the policy decides
+    ) -> ad.AnnData:
         "Source cells after each step of a sequence, or of the policy by default: obs step, done, arrived; expression in X. Raises `DataError`."
         return _simulated(self, sequence)
 

@@ -871,11 +871,16 @@ class Task:
         self._learnt = self._look_up(self.train_conditions, "train", "train")
         self._asked = self._look_up(self.test_conditions, "start", "truth")
 
-    def cells(self, group: str, perturbation: str, split: str = "train") -> np.ndarray:
+    def cells(
+        self,
+        group: str,  # label of the cells' group
+        perturbation: str,  # label of what was done to them, as `conditions` has it
+        split: str = "train",  # 'train', 'truth' (held out, perturbed) or 'start' (control)
+    ) -> np.ndarray:
         "Rows of one condition's cells; `split` is `'train'`, `'truth'` (perturbed) or `'start'` (control)."
         return self._rows.get((split, group, perturbation), np.array([], int))
 
-    def conditions(self, split: str = "train") -> tuple[Condition, ...]:
+    def conditions(self, split: str = "train") -> tuple[Condition, ...]:  # 'train' or 'test'
         "The conditions to learn from (`'train'`) or to predict (`'test'`), with the rows of their cells."
         return {"train": self._learnt, "test": self._asked}[split]
 

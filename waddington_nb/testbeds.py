@@ -37,11 +37,19 @@ class ScreenWorld(StateWorld):
         self.action_size = len(effects)
         self.observation_size = states.shape[1] + (horizon > 1)
 
-    def start(self, cells: int, generator: torch.Generator) -> Tensor:
+    def start(
+        self,
+        cells: int,  # how many
+        generator: torch.Generator,  # draws them
+    ) -> Tensor:
         "Some of the states, with replacement."
         return drawn_from(self.states)(cells, generator)
 
-    def advance(self, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+    def advance(
+        self,
+        state: Tensor,  # cells × d
+        action: Tensor,  # doses, cells × k
+    ) -> tuple[Tensor, Tensor]:
         "The states after doses `action`, and what they earn; in blocks that fit the processor's cache."
         blocks = zip(state.split(4096), action.split(4096), strict=True)
         moved, reward = zip(*(self._advance(*block) for block in blocks), strict=True)
@@ -53,7 +61,7 @@ class ScreenWorld(StateWorld):
         cost = 0.01 * norm(a, dim=-1).square() + 0.05 * norm(a, 1, dim=-1)
         return state, -norm(state - self.target, dim=-1).square() - cost
 
-    def observe(self, state: Tensor) -> Tensor:
+    def observe(self, state: Tensor) -> Tensor:  # cells × d
         "The state, and the share of the episode that has passed if it has more than one step."
         if self.horizon == 1:
             return state

@@ -409,7 +409,7 @@ class TimeCourseTask:
         "The arms, sorted."
         return self._arms.names
 
-    def times_of(self, arm: str) -> np.ndarray:
+    def times_of(self, arm: str) -> np.ndarray:  # one of `arms`
         "The training times of an arm, sorted; the first is where its cells start."
         rows = self._arms.rows(arm)
         return np.unique(self.time[rows[self.is_train[rows]]])

@@ -71,7 +71,7 @@ class Agent:
         self.optimiser = Adam(parameters)
         self.beta = 1.0
 
-    def see(self, observation: Tensor) -> None:
+    def see(self, observation: Tensor) -> None:  # n × observation_size
         "Let the normalisers of observations, if there are any, take in n × observation_size more."
         for normaliser in (self.policy.normaliser, self.value.normaliser):
             if isinstance(normaliser, Normaliser):
@@ -86,7 +86,7 @@ class Agent:
             named |= {f"adam.{i}.{k}": v for k, v in memory.items()}
         return {name: named[name].detach().cpu().contiguous().clone() for name in sorted(named)}
 
-    def load(self, tensors: dict[str, Tensor]) -> None:
+    def load(self, tensors: dict[str, Tensor]) -> None:  # name → values, as `tensors()` gives them
         "Set everything from `tensors()` of an agent of the same sizes."
         part = lambda name: {k.removeprefix(name): v for k, v in tensors.items() if k.startswith(name)}
         self.policy.load_state_dict(part("policy."))
@@ -131,7 +131,13 @@ class TRPO:
             self, "steps", "max_kl", "cg_max_steps", "sub_sampling_factor", "batch_size", "learning_rate"
         )
 
-    def update(self, agent: Agent, batch: Batch, generator: torch.Generator, left: float = 1.0) -> float:
+    def update(
+        self,
+        agent: Agent,  # changed in place
+        batch: Batch,  # what the agent met since its last update
+        generator: torch.Generator,  # draws the critic's minibatches
+        left: float = 1.0,  # share of the stage still to go, 1 to 0; `anneal` uses it
+    ) -> float:
         "Improve `agent` in place with `left` of the stage to go; returns KL(old‖new)."
         share = left if self.anneal else 1.0
         step = trpo_step(
@@ -171,7 +177,13 @@ class PPO:
         if self.kl_penalty and not (self.target_kl and self.target_kl > 0):
             raise DataError("PPO's kl_penalty needs a target_kl above 0")
 
-    def update(self, agent: Agent, batch: Batch, generator: torch.Generator, left: float = 1.0) -> float:
+    def update(
+        self,
+        agent: Agent,  # changed in place
+        batch: Batch,  # what the agent met since its last update
+        generator: torch.Generator,  # draws the minibatches
+        left: float = 1.0,  # share of the stage still to go, 1 to 0; `anneal` uses it
+    ) -> float:
         "Improve `agent` in place with `left` of the stage to go; returns an estimate of KL(old‖new)."
         agent.optimiser.learning_rate = self.learning_rate * (left if self.anneal else 1.0)
         kl = ppo_epochs(

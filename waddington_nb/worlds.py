@@ -44,9 +44,13 @@ class World(Protocol):
     discrete: bool
     restart: "Restart | None"
 
-    def reset(self, n_envs: int, generator: torch.Generator) -> Tensor: ...
+    def reset(
+        self,
+        n_envs: int,  # how many cells
+        generator: torch.Generator,  # draws everything until the next reset
+    ) -> Tensor: ...
 
-    def step(self, action: Tensor) -> Step: ...
+    def step(self, action: Tensor) -> Step: ...  # cells × action_size, or a choice for each cell
 
 # %% ../nbs/11_worlds.ipynb #b15cf670
 @dataclass(frozen=True)
@@ -86,19 +90,31 @@ class StateWorld:
     discrete = False
     restart: Restart | None = None
 
-    def start(self, cells: int, generator: torch.Generator) -> Tensor:
+    def start(
+        self,
+        cells: int,  # how many
+        generator: torch.Generator,  # draws them
+    ) -> Tensor:
         "First states, cells × d."
         raise NotImplementedError
 
-    def advance(self, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+    def advance(
+        self,
+        state: Tensor,  # cells × d
+        action: Tensor,  # cells × action_size, or a choice for each cell
+    ) -> tuple[Tensor, Tensor]:
         "Next states, cells × d, and rewards, cells."
         raise NotImplementedError
 
-    def observe(self, state: Tensor) -> Tensor:
+    def observe(self, state: Tensor) -> Tensor:  # cells × d
         "What the agent sees, cells × observation_size."
         return state
 
-    def reset(self, n_envs: int, generator: torch.Generator) -> Tensor:
+    def reset(
+        self,
+        n_envs: int,  # how many cells
+        generator: torch.Generator,  # draws everything until the next reset
+    ) -> Tensor:
         "Begin an episode for every cell; all randomness until the next reset comes from `generator`."
         self.n_envs, self.generator = n_envs, generator
         return self._begin()
@@ -108,7 +124,7 @@ class StateWorld:
         self.state = restarted(self.start(self.n_envs, self.generator), self.restart, self.generator)
         return self.observe(self.state)
 
-    def step(self, action: Tensor) -> Step:
+    def step(self, action: Tensor) -> Step:  # cells × action_size, or a choice for each cell
         "Advance every cell by its action."
         self.state, reward = self.advance(self.state, action)
         self.time += 1
@@ -182,7 +198,11 @@ class PopulationWorld:
         self.action_size = len(max_step)
         self.observation_size = 2 * len(max_step) + self.populations[0].context.shape[1] + 1
 
-    def reset(self, n_envs: int, generator: torch.Generator) -> Tensor:
+    def reset(
+        self,
+        n_envs: int,  # about how many cells in all
+        generator: torch.Generator,  # draws conditions and cells until the next reset
+    ) -> Tensor:
         "Place about `n_envs` cells (a whole number per condition) and return their observations."
         self.generator = generator
         self.drawn = max(1, min(len(self.populations), n_envs // 16))
@@ -216,7 +236,7 @@ class PopulationWorld:
         where = {"step": self.time, "horizon": self.horizon, "size": self.size, "max_step": self.max_step}
         return observe(self.state, self.goal, self.context, **where).flatten(0, 1)
 
-    def step(self, action: Tensor) -> Step:
+    def step(self, action: Tensor) -> Step:  # shares of the largest step, cells × k, in [-1, 1]
         "Change the state of every cell; `action` is cells × k."
         action = action.view(self.state.shape)
         self.state = move(self.state, action, self.max_step)
@@ -270,7 +290,7 @@ class WorldEnv(gymnasium.Env):
         generator = torch.Generator().manual_seed(int(self.np_random.integers(2**31)))
         return self.world.reset(1, generator)[0].numpy().copy(), {}
 
-    def step(self, action: np.ndarray):
+    def step(self, action: np.ndarray):  # of one cell: (action_size,), or a choice
         "Move the cell."
         kind = torch.long if self.world.discrete else torch.float32
         step = self.world.step(torch.tensor(np.asarray(action), dtype=kind)[None])
@@ -445,7 +465,11 @@ class VectorWorld:
         if restart is not None:
             raise DataError("a vector environment begins where it likes; use stages without restart")
 
-    def reset(self, n_envs: int, generator: torch.Generator) -> Tensor:
+    def reset(
+        self,
+        n_envs: int,  # as many as the vector environment has
+        generator: torch.Generator,  # draws the seed that the environments get
+    ) -> Tensor:
         "Reset all environments, seeded by the generator."
         if n_envs != self.n_envs:
             raise DataError(
@@ -459,7 +483,7 @@ class VectorWorld:
     def _copied(self, observation: np.ndarray) -> Tensor:
         return torch.from_numpy(np.array(observation, dtype=np.float32).reshape(self.n_envs, -1))
 
-    def step(self, action: Tensor) -> Step:
+    def step(self, action: Tensor) -> Step:  # n_envs × action_size in [-1, 1], or a choice for each
         "Step all environments."
         action = action.numpy().copy()
         if not self.discrete:
