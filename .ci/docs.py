@@ -48,8 +48,8 @@ def prepare() -> dict[Path, Path]:
 
 
 def breakable(notebook: str) -> str:
-    "The text of a notebook; in heads of tables, long names may break after an underscore."
-    return re.sub(r"<th>\w*_\w*</th>", lambda head: head[0].replace("_", "_<wbr>"), notebook)
+    "The text of a notebook; in heads of tables, long names may break after an underscore or a plus."
+    return re.sub(r"<th>[\w+]*_[\w+]*</th>", lambda head: re.sub(r"([_+])", r"\1<wbr>", head[0]), notebook)
 
 
 def render(quarto: bool) -> None:

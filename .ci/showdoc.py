@@ -1,11 +1,16 @@
 """How the pages show a public name: its call as one would write it, its fields and methods, and no wrong links."""
 
 import ast
+import dataclasses
 import inspect
+import pkgutil
 import re
 import textwrap
+from importlib import import_module
 
 from nbdev.showdoc import BasicMarkdownRenderer
+
+import waddington_nb
 
 COLUMNS = 88
 
@@ -50,6 +55,10 @@ def default(value, home: dict) -> str:
     "A default as one would write it: functions, and tables of functions, by the names they have in their module."
     if isinstance(value, dict) and value:
         return next((name for name, own in home.items() if own is value), "{…}")
+    if repr(value) == "<factory>":  # of a field of a dataclass
+        return "…"
+    if isinstance(value, tuple) and any(map(dataclasses.is_dataclass, value)):
+        return f"({', '.join(f'{type(one).__name__}(…)' for one in value)})"
     return value.__name__ if inspect.isroutine(value) or inspect.isclass(value) else repr(value)
 
 
@@ -88,6 +97,7 @@ def call(symbol, name: str) -> str:
         return f"{kind} {name}"
     home = getattr(symbol, "__globals__", None) or vars(inspect.getmodule(symbol) or inspect)
     parts, said, keywords = [], comments(symbol), False
+    said = {own: note.replace("`", "") for own, note in said.items()}  # in code a name becomes no link
     for one in listed:
         if (
             one.kind is one.KEYWORD_ONLY
@@ -144,6 +154,13 @@ def members(symbol: type) -> list[tuple[str, str]]:
 
 class Renderer(BasicMarkdownRenderer):
     "A name with its call, what it does, and what a class offers."
+
+    def __init__(self, sym, *args, **kwargs):
+        super().__init__(sym, *args, **kwargs)
+        if hasattr(sym, "registry"):  # a verb, not the plain function that it wraps
+            for module in pkgutil.iter_modules(waddington_nb.__path__):  # each may know a kind of task
+                import_module(f"waddington_nb.{module.name}")
+            self.sym = sym
 
     def _repr_markdown_(self) -> str:
         head = super()._repr_markdown_().split("```python")[0]

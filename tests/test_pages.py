@@ -332,6 +332,15 @@ def test_signatures_say_something():
         assert "*args, **kwargs" not in text and " at 0x" not in text, text
 
 
+@pytest.mark.parametrize("name", ["fit", "evaluate", "steer"])
+def test_a_verb_is_shown_as_it_is_called(name):
+    "One call for every kind of task, defaults that can be read, and no links inside code."
+    text = docs_module("showdoc").Renderer(getattr(wd, name), name=name)._repr_markdown_()
+    code = text.split("```")[1]
+    assert code.count(f"def {name}(") == 2
+    assert "*arguments" not in code and "max_kl=" not in code and "`" not in code
+
+
 def documented() -> dict[str, list]:
     "The functions and classes whose calls the reference shows, by name; of a verb, those of every kind of task."
     source = "\n".join(cell.source for cell in cells_of("reference.ipynb"))

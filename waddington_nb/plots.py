@@ -102,7 +102,7 @@ def plot_cells(
     _frame(ax, np.concatenate(list(flat.values())))
     labels = {"xlabel": "control → perturbed (change of the mean)", "ylabel": "most other variation"}
     ax.set(title=title, xticks=[], yticks=[], **labels)
-    ax.legend(frameon=False, fontsize=8, markerscale=1.6, loc="upper left")
+    ax.legend(framealpha=0.8, edgecolor="none", fontsize=8, markerscale=1.6, loc="upper left")
     sns.despine(ax=ax)
     return _finish(ax, show)
 
