@@ -720,7 +720,7 @@ LOADERS: dict[str, Callable[[dict, Mapping[str, np.ndarray]], object]] = {"Model
 
 
 def load_model(
-    folder: str | Path,  # of the model: in a run's folder, `model`
+    folder: str | Path,  # of the model, such as `model/` in the folder of a run
 ):
     "The model that `model.save` wrote into `folder`; its predictions are equal to the byte. Raises `DataError`."
     header, arrays = load_folder(folder, LOADERS)
