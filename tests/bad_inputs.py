@@ -347,6 +347,23 @@ def wrong_options(folder: Path, rng: np.random.Generator) -> Iterator[Case]:
     yield Case(
         "predict unknown group", "Treg", ["predict", path, *KEYS, "--group-key", "cell_type", "--for", "Treg"]
     )
+    bare = study()
+    bare.obs.loc[bare.obs["cell_type"] == "NK", "perturbation"] = "A"
+    bare.write_h5ad(folder / "bare.h5ad")
+    asked = [
+        "predict",
+        folder / "bare.h5ad",
+        *KEYS,
+        "--group-key",
+        "cell_type",
+        "--for",
+        "NK",
+        "--stages",
+        "none",
+    ]
+    yield Case(
+        "predict group without control", "no control cells; there is|no control cells; did you mean 'T", asked
+    )
     yield Case(
         "predict unknown perturbation",
         "ZZZ",
