@@ -173,6 +173,8 @@ def wrong_labels(folder: Path, rng: np.random.Generator) -> Iterator[Case]:
     columns = {
         "all control": ("perturbation", turn("control"), []), "none control": ("control", turn("A", "B"), []),
         "all missing": ("control", turn("nan", "", "NA"), []), "one cell each": ("perturbation", [f"p{i}" for i in range(n - 20)] + ["control"] * 20, []),
+        "control doubled": ("did you mean 'control;control'", turn("control;control", "A;control", "B;control"), []),
+        "control in another case": ("did you mean 'None'", turn("None", "A", "B"), ["--control", "none"]),
         "case straddles": ("differ in case", turn("control", "A", "a"), ["--hold-out-perturbation", "A"]),
         "blank straddles": ("differ in case", turn("control", "A B", "A  B"), ["--hold-out-perturbation", "A B"]),
         "hold out all": ("is all there is", turn("control", "A"), ["--hold-out-perturbation", "A"]),
@@ -344,6 +346,23 @@ def wrong_options(folder: Path, rng: np.random.Generator) -> Iterator[Case]:
     yield Case("unknown set", "kang19", ["datasets", "kang19"])
     yield Case(
         "predict unknown group", "Treg", ["predict", path, *KEYS, "--group-key", "cell_type", "--for", "Treg"]
+    )
+    bare = study()
+    bare.obs.loc[bare.obs["cell_type"] == "NK", "perturbation"] = "A"
+    bare.write_h5ad(folder / "bare.h5ad")
+    asked = [
+        "predict",
+        folder / "bare.h5ad",
+        *KEYS,
+        "--group-key",
+        "cell_type",
+        "--for",
+        "NK",
+        "--stages",
+        "none",
+    ]
+    yield Case(
+        "predict group without control", "no control cells; there is|no control cells; did you mean 'T", asked
     )
     yield Case(
         "predict unknown perturbation",

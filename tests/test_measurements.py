@@ -358,3 +358,9 @@ def test_predictions_of_signed_measurements_stay_on_their_scale():
     real, start = t.x[t.is_truth], t.x[t.is_start]
     assert np.abs(predicted).max() < 2 * np.abs(t.x).max()
     assert energy_distance(predicted, real) < 0.8 * energy_distance(start, real)
+
+
+def test_half_precision_is_read_as_single():
+    counts = np.random.default_rng(0).poisson(2, (60, 30)).astype("float64")
+    x = np.log1p(counts / counts.sum(axis=1, keepdims=True) * 1e4).astype("float16")
+    assert guess_scale(x).kind == "log1p"

@@ -80,7 +80,10 @@ MISSING = frozenset({"", "nan", "none", "na", "<na>", "n/a", "#n/a", "null", "na
 def drop_missing(text: np.ndarray, named: Iterable[str | None], where: str) -> tuple[np.ndarray, list[str]]:
     "Labels (cells,) with textual missing values as `''`, but for those that are `named`; a note on what was dropped."
     unique, which, counts = np.unique(text, return_inverse=True, return_counts=True)
-    kept = set(named)
+    there = set(unique.tolist())
+    kept = set(named) | {
+        u for u in there for n in set(named) - there if n and u.casefold() == n.casefold()
+    }  # for a hint
     gone = [u not in kept and u.casefold() in MISSING for u in unique.tolist()]
     said = [
         f"{u!r} ({n} cells)" for u, n, out in zip(unique.tolist(), counts, gone, strict=True) if out and u
@@ -221,7 +224,8 @@ def find_controls(
     members = [_matching(entry, found, set(named)) for entry in entries]
     for entry, same in zip(entries, members, strict=True):
         if not same:
-            raise DataError(f"control {entry!r} is not in {where}; {close_names(entry, found)}")
+            doubled = [name for name in found if any(set(name.split(joint)) == {entry} for joint in JOINTS)]
+            raise DataError(f"control {entry!r} is not in {where}; {close_names(entry, doubled or found)}")
     if not entries:
         raise DataError("control is empty; name the label of untreated cells")
     known = set().union(*members)
@@ -252,7 +256,8 @@ _GUIDE = re.compile(
 def guide_target(label: str, genes: Iterable[str] = ()) -> str:
     "The label without the number of the guide (`_g1`, `-2`, `sg3`), part by part; measured `genes` stay."
     parts = [label] if _GUIDE.fullmatch(label) and "_+_" in label else _halves(label)
-    found = [None if part in genes else _GUIDE.fullmatch(part) for part in parts]
+    whole = lambda part: part in genes or dose_of(part)[1] is not None  # 1e-07 is a dose, not guide 07
+    found = [None if whole(part) else _GUIDE.fullmatch(part) for part in parts]
     return "+".join(match[1] if match else part for match, part in zip(found, parts, strict=True))
 
 # %% ../nbs/02_labels.ipynb #fdde9779
@@ -462,6 +467,19 @@ def _swallowed_note(members: Iterable[str], entries: Sequence[str], genes: set[s
     return [f"{_listed(hit)} {said}; name the controls one by one if it is a perturbation."] if hit else []
 
 # %% ../nbs/02_labels.ipynb #97b0e3af
+_AROUND = re.compile(
+    r"(?:(?:sg|g|si|sh)[_-]?(?=[A-Z]))?(.+?)(?:[\s_.-]*(?:KO|KD|OE|CRISPR[ai]?|knock-?out))?", re.ASCII
+)
+
+
+def _near_genes(names: Iterable[str], genes: set[str]) -> dict[str, str]:
+    "Names that are those of measured genes but for case, and for sg before or KO behind them."
+    folded = {gene.casefold(): gene for gene in genes}
+    near = {name: folded.get(_AROUND.fullmatch(name)[1].casefold()) for name in names if "\n" not in name}
+    near = {name: folded.get(name.casefold(), gene) for name, gene in near.items()}
+    return {name: gene for name, gene in near.items() if gene and name not in genes}
+
+
 def _odd_name_notes(names: Iterable[str], genes: set[str]) -> list[str]:
     "Notes on names that look like combinations with another joint than the plus, and like missing labels."
     parts = lambda name, joint: [part.strip() for part in name.split(joint)]
@@ -479,9 +497,20 @@ def _odd_name_notes(names: Iterable[str], genes: set[str]) -> list[str]:
         f"{_listed(list(joined))} looks like a combination of measured genes; write it {_listed(list(joined.values()))} if "
         "it is one."
     ]
+    if near := _near_genes(names, genes):
+        shown = ", ".join(f"{name!r} ({gene})" for name, gene in list(near.items())[:5])
+        more = f" and {len(near) - 5} more" if len(near) > 5 else ""
+        far = f"These names are not spelled as the genes they seem to be: {shown}{more}; rename them to have them found."
     lost = [name for name in names if _NO_LABEL.fullmatch(name)]
     said = f"{_listed(lost)} looks like a missing label but counts as a perturbation; remove those cells if it is one."
-    return (notes if joined else []) + ([said] if lost else [])
+    return (notes if joined else []) + ([said] if lost else []) + ([far] if near else [])
+
+# %% ../nbs/02_labels.ipynb #7c38fd7f
+def _no_dose_note(names: Iterable[str], key: str, control: str) -> list[str]:
+    "A note on perturbations whose dose is zero."
+    none = [name for name in names if dose_of(name)[1] == 0]
+    said = f"{_listed(none)} has the dose 0 but counts as a perturbation; if nothing was given, call these cells {control!r}"
+    return [f"{said} in obs[{key!r}]."] if none else []
 
 # %% ../nbs/02_labels.ipynb #51be934a
 def read_perturbations(
@@ -516,6 +545,7 @@ def read_perturbations(
     check_combinations(set(np.unique(label).tolist()) - {"", name})
     if dose_key is not None:
         label = np.where(label == name, name, with_doses(obs, done, name, dose_key, components))
+        notes += _no_dose_note(np.unique(label).tolist(), key, name)
     odd = _swallowed_note(members, entries, genes) + _odd_name_notes(sorted(set(names) - {name}), genes)
     return Perturbations(label, name, components, [*notes, *_label_notes(label, name), *odd])
 

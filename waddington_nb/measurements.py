@@ -486,6 +486,7 @@ def _follows_depth(X: sparse.csr_matrix) -> float:
 def _sample(X, most: int = 2000) -> sparse.csr_matrix:
     "At most so many cells that express something, of all sizes; which ones does not depend on their order. Zeros dropped."
     X = X.tocsr() if sparse.issparse(X) else np.asarray(X)
+    X = X.astype(np.float32) if X.dtype == np.float16 else X  # scipy has no sparse matrix of half precision
     total = np.asarray(X.sum(axis=1, dtype=np.float64)).ravel()
     rows = np.flatnonzero(total != 0)
     rows = rows[np.argsort(total[rows], kind="stable")]
@@ -632,7 +633,7 @@ def check_scale(X, x_kind: str, train: np.ndarray | slice = slice(None), elsewhe
     v = values(X)
     if len(v) and v.min() < 0:
         raise DataError(
-            "X has negative values, so it was scaled or centred"
+            "X has negative values, so it was scaled or centred (or corrected, or logged without adding 1)"
             f"{elsewhere or '; give counts or log-normalised values'}, or say x_kind='continuous' for measurements such as "
             "mass cytometry"
         )
@@ -655,7 +656,8 @@ def take_layer(adata: ad.AnnData, layer: str | None) -> ad.AnnData:
         return ad.AnnData(adata.layers[layer], obs=adata.obs, var=adata.var, uns=adata.uns)
     if layer == "raw" and adata.raw is not None:
         return ad.AnnData(adata.raw.X, obs=adata.obs, var=adata.raw.var, uns=adata.uns)
-    raise DataError(f"layer {layer!r} is not there; {close_names(layer, adata.layers)}")
+    there = [*adata.layers, *(["raw"] if adata.raw is not None else [])]
+    raise DataError(f"layer {layer!r} is not there; {close_names(layer, there)} (leave it out to use X)")
 
 # %% ../nbs/03_measurements.ipynb #f390a375
 def noted_base(uns: Mapping) -> float | None:
@@ -692,9 +694,8 @@ def base_of(found: Scale, uns: Mapping) -> tuple[float | None, list[str]]:
     if not found.tells_base or found.base == noted:
         return noted, []
     name = lambda base: "natural" if base is None else f"to base {base:g}"
-    return found.base, [
-        f"uns['log1p'] says that the logarithm is {name(noted)}, but the values say {name(found.base)}; the values are followed."
-    ]
+    said = f"uns['log1p'] says that the logarithm is {name(noted)}, but the values say {name(found.base)}; the values are followed."
+    return found.base, [said if "log1p" in uns else f"By its values, X is a logarithm {name(found.base)}."]
 
 # %% ../nbs/03_measurements.ipynb #deae36c1
 def log_base(adata: ad.AnnData, x_kind: str) -> float | None:
@@ -719,6 +720,10 @@ def _scale_notes(found: Scale, largest: float) -> list[str]:
     "What to say of a scale that is not plainly that of counts or of logarithms."
     if found.kind == "continuous":
         return [f"X is taken as it is ({found.why}); predictions are on its scale, whatever that is."]
+    if found.kind == "counts" and largest == 1:
+        return [
+            "X holds only 0 and 1, as if detection and not expression was kept; give counts if you have them."
+        ]
     if found.kind == "linear" and largest <= 20:
         return [f"X is read as linear values, not as logarithms: {found.why}."]
     if found.kind == "log1p" and largest < 2.5 and not found.tells_base:
@@ -869,6 +874,9 @@ def gene_features(var: pd.DataFrame) -> tuple[np.ndarray, list[str]]:
 _SYMBOLS = ("gene_symbols", "gene_symbol", "gene_name", "gene_names", "symbol", "symbols", "feature_name", "gene_short_name", "hgnc_symbol", "gene")  # fmt: skip
 
 # %% ../nbs/03_measurements.ipynb #2dea145c
+_WITH_ID = r"^(?:(.+)[_|-]ENS[A-Z]*\d{6,}(?:\.\d+)?|ENS[A-Z]*\d{6,}(?:\.\d+)?[_|-](.+))$"
+
+
 def _name_columns(var: pd.DataFrame) -> dict[str, np.ndarray]:
     "Columns of text that may name genes, by name; also the index without a prefix that all share."
     found = {}
@@ -876,6 +884,9 @@ def _name_columns(var: pd.DataFrame) -> dict[str, np.ndarray]:
         column = var[key]
         if isinstance(column, pd.Series) and not pd.api.types.is_numeric_dtype(column.dtype):
             found[f"var[{str(key)!r}]"] = column.astype("string").str.strip().fillna("").to_numpy(str)
+    split = var.index.str.extract(_WITH_ID)
+    if len(var) and split.notna().any(axis=1).all():
+        found["the index without its Ensembl ids"] = split[0].fillna(split[1]).to_numpy(str)
     shared = os.path.commonprefix(list(var.index))
     if "_" in shared:
         found["the index without its prefix"] = var.index.str[shared.rindex("_") + 1 :].to_numpy(str)

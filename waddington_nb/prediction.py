@@ -303,7 +303,8 @@ def _controls_by_group(task: Task, groups: Sequence[str] | None) -> dict[str, np
         return {g: rows for g, rows in controls.items() if len(rows) >= task.min_cells}
     for group in groups:
         if not len(controls.get(group, ())):
-            raise DataError(f"group {group!r} has no control cells; {close_names(group, controls)}")
+            there = [g for g, rows in controls.items() if len(rows)]
+            raise DataError(f"group {group!r} has no control cells; {close_names(group, there)}")
     return {group: controls[group] for group in groups}
 
 # %% ../nbs/25_prediction.ipynb #prerequg

@@ -296,8 +296,9 @@ def _require_unique(names: pd.Index, axis: str) -> None:
     "Refuse cell or gene names that occur twice."
     if not names.is_unique:
         twice = names[names.duplicated()][0]
+        same = ", or keep each cell once if the file holds cells twice" if axis == "obs" else ""
         raise DataError(
-            f"{axis}_names are not unique ({twice!r} occurs twice); call adata.{axis}_names_make_unique()"
+            f"{axis}_names are not unique ({twice!r} occurs twice); call adata.{axis}_names_make_unique(){same}"
         )
 
 # %% ../nbs/04_tasks.ipynb #30e1303c
@@ -377,10 +378,10 @@ def _rows_by_label(
 # %% ../nbs/04_tasks.ipynb #59594d0d
 def _refuse_small(sizes: pd.DataFrame, what: str, min_cells: int) -> NoReturn:
     "Say how large the largest arms are, and what is needed."
-    most = sizes[["perturbed", "control"]].max() if len(sizes) else {"perturbed": 0, "control": 0}
+    most = sizes.reindex(columns=["perturbed", "control"]).max().fillna(0).astype(int)
     raise DataError(
         f"too few cells {what}: {most['perturbed']} perturbed and {most['control']} control, "
-        f"{min_cells} needed in each arm; hold out another, or set min_cells"
+        f"{min_cells} needed in each arm; hold out another{', or set min_cells' if most.min() > 1 else ''}"
     )
 
 # %% ../nbs/04_tasks.ipynb #529d9f2f
