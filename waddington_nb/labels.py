@@ -467,17 +467,10 @@ def _swallowed_note(members: Iterable[str], entries: Sequence[str], genes: set[s
     return [f"{_listed(hit)} {said}; name the controls one by one if it is a perturbation."] if hit else []
 
 # %% ../nbs/02_labels.ipynb #97b0e3af
-_AROUND = re.compile(
-    r"(?:(?:sg|g|si|sh)[_-]?(?=[A-Z]))?(.+?)(?:[\s_.-]*(?:KO|KD|OE|CRISPR[ai]?|knock-?out))?", re.ASCII
-)
-
-
 def _near_genes(names: Iterable[str], genes: set[str]) -> dict[str, str]:
-    "Names that are those of measured genes but for case, and for sg before or KO behind them."
+    "Names that are those of measured genes but for case, such as mouse names of human genes."
     folded = {gene.casefold(): gene for gene in genes}
-    near = {name: folded.get(_AROUND.fullmatch(name)[1].casefold()) for name in names if "\n" not in name}
-    near = {name: folded.get(name.casefold(), gene) for name, gene in near.items()}
-    return {name: gene for name, gene in near.items() if gene and name not in genes}
+    return {n: folded[n.casefold()] for n in names if n not in genes and n.casefold() in folded}
 
 
 def _odd_name_notes(names: Iterable[str], genes: set[str]) -> list[str]:
@@ -498,9 +491,7 @@ def _odd_name_notes(names: Iterable[str], genes: set[str]) -> list[str]:
         "it is one."
     ]
     if near := _near_genes(names, genes):
-        shown = ", ".join(f"{name!r} ({gene})" for name, gene in list(near.items())[:5])
-        more = f" and {len(near) - 5} more" if len(near) > 5 else ""
-        far = f"These names are not spelled as the genes they seem to be: {shown}{more}; rename them to have them found."
+        far = f"{_listed(list(near))} is not spelled as the gene that it seems to be; write it {_listed(list(near.values()))} if it is."
     lost = [name for name in names if _NO_LABEL.fullmatch(name)]
     said = f"{_listed(lost)} looks like a missing label but counts as a perturbation; remove those cells if it is one."
     return (notes if joined else []) + ([said] if lost else []) + ([far] if near else [])
