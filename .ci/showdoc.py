@@ -96,8 +96,8 @@ def call(symbol, name: str) -> str:
     if listed is None:
         return f"{kind} {name}"
     home = getattr(symbol, "__globals__", None) or vars(inspect.getmodule(symbol) or inspect)
-    parts, said, keywords = [], comments(symbol), False
-    said = {own: note.replace("`", "") for own, note in said.items()}  # in code a name becomes no link
+    parts, keywords = [], False
+    said = {own: note.replace("`", "") for own, note in comments(symbol).items()}  # no links inside code
     for one in listed:
         if (
             one.kind is one.KEYWORD_ONLY

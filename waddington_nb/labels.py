@@ -80,11 +80,9 @@ MISSING = frozenset({"", "nan", "none", "na", "<na>", "n/a", "#n/a", "null", "na
 def drop_missing(text: np.ndarray, named: Iterable[str | None], where: str) -> tuple[np.ndarray, list[str]]:
     "Labels (cells,) with textual missing values as `''`, but for those that are `named`; a note on what was dropped."
     unique, which, counts = np.unique(text, return_inverse=True, return_counts=True)
-    there = set(unique.tolist())
-    kept = set(named) | {
-        u for u in there for n in set(named) - there if n and u.casefold() == n.casefold()
-    }  # for a hint
-    gone = [u not in kept and u.casefold() in MISSING for u in unique.tolist()]
+    kept = set(named)
+    near = {name.casefold() for name in kept.difference(unique.tolist()) if name}  # kept for a hint
+    gone = [u not in kept and u.casefold() in MISSING - near for u in unique.tolist()]
     said = [
         f"{u!r} ({n} cells)" for u, n, out in zip(unique.tolist(), counts, gone, strict=True) if out and u
     ]
@@ -474,7 +472,7 @@ def _near_genes(names: Iterable[str], genes: set[str]) -> dict[str, str]:
 
 
 def _odd_name_notes(names: Iterable[str], genes: set[str]) -> list[str]:
-    "Notes on names that look like combinations with another joint than the plus, and like missing labels."
+    "Notes on names that look like combinations with another joint, like missing labels, or like genes but for case."
     parts = lambda name, joint: [part.strip() for part in name.split(joint)]
     good = lambda part: part in genes or looks_untreated(part)
     joined = {

@@ -177,6 +177,7 @@ def top_genes(real: np.ndarray, control: np.ndarray, k: int = 100) -> np.ndarray
 
 # %% ../nbs/19_metrics.ipynb #6cf23039
 def _squared_lengths(x: np.ndarray) -> np.ndarray:
+    "|x|² of every cell, (cells,)."
     return np.einsum("ij,ij->i", x, x)
 
 
