@@ -335,7 +335,7 @@ def read_labels(cells: ad.AnnData) -> set[str]:
     from waddington_nb.labels import with_doses
 
     done = cells.obs["perturbation"].to_numpy(str)
-    return set(with_doses(cells.obs, done, "control", "dose")) - {"control"}
+    return set(with_doses(cells.obs, done, "control", "dose")[0]) - {"control"}
 
 
 def test_groups_without_control_cells(waddington, cells, tmp_path):

@@ -359,7 +359,7 @@ def _about_times(
 # %% ../nbs/06_checks.ipynb #aac9d14f
 def _suggestions(obs: pd.DataFrame, q: Question, read_well: bool) -> list[str]:
     "Notes that name columns which could be keys, where a key is not given or not there."
-    columns = _label_columns(obs, (q.perturbation_key, q.group_key, q.time_key))
+    columns = _label_columns(obs, (q.perturbation_key, q.group_key, q.dose_key, q.time_key))
     shown = ", ".join(f"{key} ({n} labels)" for key, n in list(columns.items())[:8])
     if not shown:
         return []

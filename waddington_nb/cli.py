@@ -1210,6 +1210,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command in _FITTING and not getattr(options, "dry_run", False):
             print(used(started))
         return 0
+    except BrokenPipeError:  # the reader has seen enough, as `| head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (Exception, KeyboardInterrupt) as error:
         if debug:
             raise

@@ -287,6 +287,8 @@ _HOURS = {
     **dict.fromkeys(["d", "day", "days"], 24.0),
     **dict.fromkeys(["w", "wk", "week", "weeks"], 168.0),
 }
+_NANOMOLAR = {"pm": 1e-3, "nm": 1.0, "um": 1e3, "μm": 1e3, "mm": 1e6}
+_COMMON = {"h": ("time", "hours", _HOURS), "nm": ("concentration", "nM", _NANOMOLAR)}
 
 # %% ../nbs/02_labels.ipynb #2b35cc3a
 def _quantity(text: str) -> tuple[float, str] | None:
@@ -310,8 +312,13 @@ def _one_unit(units: set[str], what: str) -> tuple[str, dict[str, float], list[s
     if len(units) <= 1:
         unit = next(iter(units), "")
         return unit, {}, [f"{what} is read as numbers, in {unit!r}."] if unit else []
-    if units <= set(_HOURS):
-        return "h", _HOURS, [f"{what} mixes units of time ({_listed(sorted(units))}); it is read in hours."]
+    for unit, (kind, name, scale) in _COMMON.items():
+        if units <= set(scale):
+            return (
+                unit,
+                scale,
+                [f"{what} mixes units of {kind} ({_listed(sorted(units))}); it is read in {name}."],
+            )
     raise DataError(f"{what} mixes units ({_listed(sorted(units))}); use numbers in one unit")
 
 # %% ../nbs/02_labels.ipynb #8e6c0feb
@@ -344,17 +351,17 @@ def number_in(value: float | str | pd.Timedelta, unit: str, what: str) -> float:
     number, given = found
     if given in ("", unit):
         return number
-    if given in _HOURS and unit in _HOURS:
-        return number * _HOURS[given] / _HOURS[unit]
+    for _, _, scale in _COMMON.values():
+        if given in scale and unit in scale:
+            return number * scale[given] / scale[unit]
     raise DataError(
         f"{what} is {value!r}, but the column has {'the unit ' + repr(unit) if unit else 'no unit'}; give a number"
     )
 
 # %% ../nbs/02_labels.ipynb #2db4854e
-def _with_dose(label: str, dose: str, components: Components) -> str:
-    "A label with the dose of every component. Raises `DataError` where they do not go together."
+def _with_dose(label: str, values: Sequence[float], components: Components) -> str:
+    "A label with the dose of every component, `values`. Raises `DataError` where they do not go together."
     parts = _halves(label) if len(components(label)) > 1 else list(components(label))
-    values = [q[0] for q in map(_quantity, _halves(dose)) if q]
     if len(values) != len(parts):
         raise DataError(
             f"combination {label!r} cannot share one dose; write a dose in each part of the label (A@1+B@10) and leave "
@@ -374,17 +381,19 @@ def _dosed_parts(obs: pd.DataFrame, done: np.ndarray, dose_key: str) -> set[str]
 # %% ../nbs/02_labels.ipynb #051f3ff1
 def with_doses(
     obs: pd.DataFrame, done: np.ndarray, control: str, dose_key: str, components: Components | None = None
-) -> np.ndarray:
-    "Labels `name@dose` of perturbed cells; those of control cells stay. Raises `DataError` for what is no dose."
+) -> tuple[np.ndarray, list[str]]:
+    "Labels `name@dose` of perturbed cells (those of control cells stay), and notes. Raises `DataError` for what is no dose."
     treated = np.flatnonzero((done != control) & (done != ""))
     components = components or known_components(done[treated].tolist(), (), [control])
     text, joined = require_key(obs, dose_key, "dose_key"), done.astype(object)
-    several = {dose for dose in np.unique(text[treated]).tolist() if len(_halves(dose)) > 1}
-    read_numbers(obs, dose_key, "dose_key", treated[~np.isin(text[treated], list(several))])
+    parts = sorted({part for dose in np.unique(text[treated]).tolist() for part in _halves(dose)})
+    found = read_numbers(pd.DataFrame({dose_key: parts}, dtype=str), dose_key, "dose_key")
+    number = dict(zip(parts, found.values.tolist(), strict=True))
     table = pd.DataFrame({"label": done[treated], "dose": text[treated]})
     for (label, dose), rows in table.groupby(["label", "dose"]).indices.items():
-        joined[treated[rows]] = components.canonical(_with_dose(str(label), str(dose), components))
-    return joined.astype(str)
+        values = [number[part] for part in _halves(str(dose))]
+        joined[treated[rows]] = components.canonical(_with_dose(str(label), values, components))
+    return joined.astype(str), found.notes
 
 # %% ../nbs/02_labels.ipynb #a1b6f7ee
 @dataclass(frozen=True)
@@ -533,8 +542,9 @@ def read_perturbations(
     label = _apply(lambda n: n if n in ("", name) else components.canonical(n), done)
     check_combinations(set(np.unique(label).tolist()) - {"", name})
     if dose_key is not None:
-        label = np.where(label == name, name, with_doses(obs, done, name, dose_key, components))
-        notes += _no_dose_note(np.unique(label).tolist(), key, name)
+        dosed_label, said = with_doses(obs, done, name, dose_key, components)
+        label = np.where(label == name, name, dosed_label)
+        notes += said + _no_dose_note(np.unique(label).tolist(), key, name)
     odd = _swallowed_note(members, entries, genes) + _odd_name_notes(sorted(set(names) - {name}), genes)
     return Perturbations(label, name, components, [*notes, *_label_notes(label, name), *odd])
 

@@ -875,10 +875,11 @@ _SYMBOLS = ("gene_symbols", "gene_symbol", "gene_name", "gene_names", "symbol", 
 
 # %% ../nbs/03_measurements.ipynb #2dea145c
 _WITH_ID = r"^(?:(.+)[_|-]ENS[A-Z]*\d{6,}(?:\.\d+)?|ENS[A-Z]*\d{6,}(?:\.\d+)?[_|-](.+))$"
+_GENOME = r"^(?:GRC[a-z]|hg|mm|rn)\d+[a-z]*\d*_+"
 
 
 def _name_columns(var: pd.DataFrame) -> dict[str, np.ndarray]:
-    "Columns of text that may name genes, by name; also the index without a prefix that all share."
+    "Columns of text that may name genes, by name; also the index without a prefix that all share, or without those of genomes."
     found = {}
     for key in var.columns:
         column = var[key]
@@ -888,7 +889,9 @@ def _name_columns(var: pd.DataFrame) -> dict[str, np.ndarray]:
     if len(var) and split.notna().any(axis=1).all():
         found["the index without its Ensembl ids"] = split[0].fillna(split[1]).to_numpy(str)
     shared = os.path.commonprefix(list(var.index))
-    if "_" in shared:
+    if len(var) and var.index.str.match(_GENOME).all():  # of one genome, or of several
+        found["the index without its prefix"] = var.index.str.replace(_GENOME, "", regex=True).to_numpy(str)
+    elif "_" in shared:
         found["the index without its prefix"] = var.index.str[shared.rindex("_") + 1 :].to_numpy(str)
     return found
 
