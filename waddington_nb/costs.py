@@ -15,11 +15,18 @@ import anndata as ad
 import numpy as np
 from scipy import sparse
 
-from .measurements import CellRows, open_rows, read
+from waddington_nb.measurements import (
+    CellRows,
+    check_scale,
+    gene_features,
+    open_rows,
+    read,
+)
 from waddington_nb.tasks import (
     Crowd,
     LabelledCells,
     Question,
+    _require_unique,
     cell_rows,
     spelled,
     ask,
@@ -89,6 +96,16 @@ class Cost:
             f"expected: {self.memory / 1e9:.1f} GB of memory and {self.seconds:.0f} s of processor time, within a factor of 2"
         )
 
+# %% ../nbs/43_costs.ipynb #costslk1
+LOOKED_AT = 1000  # cells
+
+
+def _refuse_as_run(rows: CellRows, q: Question) -> None:
+    "Raises `DataError` for names that occur twice, and for values of the first cells that a run would refuse."
+    _require_unique(rows.obs.index, "obs")
+    _require_unique(rows.var.index[gene_features(rows.var)[0]], "var")
+    check_scale(sparse.csr_matrix(rows.X[:LOOKED_AT]), q.x_kind)
+
 # %% ../nbs/43_costs.ipynb #09e535b1
 def estimate(
     data: ad.AnnData | str | Path,  # cells, or a file of them
@@ -98,11 +115,12 @@ def estimate(
     steps: int = 30_000,  # of training; 0 for the closed form only
     **options,  # of `Task`
 ) -> Cost:
-    "What a run on some cells would use and cost, from their labels. Fits nothing. Raises `DataError`."
+    "What a run on some cells would use and cost, from their labels. Fits nothing. Raises `DataError` for what a run refuses."
     q = ask(perturbation_key=perturbation_key, control=control, **options)
     rows = open_rows(data, q.layer) if isinstance(data, str | Path) else None
     if rows is None:
         rows = cell_rows(read(data) if isinstance(data, str | Path) else data, q)
+    _refuse_as_run(rows, q)
     crowd, _ = survey(rows, q)
     cells, q = _held(crowd), spelled(q, crowd.done.components)
     parts = hold_out(cells, q)
