@@ -314,11 +314,8 @@ def _one_unit(units: set[str], what: str) -> tuple[str, dict[str, float], list[s
         return unit, {}, [f"{what} is read as numbers, in {unit!r}."] if unit else []
     for unit, (kind, name, scale) in _COMMON.items():
         if units <= set(scale):
-            return (
-                unit,
-                scale,
-                [f"{what} mixes units of {kind} ({_listed(sorted(units))}); it is read in {name}."],
-            )
+            said = f"{what} mixes units of {kind} ({_listed(sorted(units))}); it is read in {name}."
+            return unit, scale, [said]
     raise DataError(f"{what} mixes units ({_listed(sorted(units))}); use numbers in one unit")
 
 # %% ../nbs/02_labels.ipynb #8e6c0feb
