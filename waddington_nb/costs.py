@@ -104,7 +104,7 @@ def _refuse_as_run(rows: CellRows, q: Question) -> None:
     "Raises `DataError` for names that occur twice, and for values of the first cells that a run would refuse."
     _require_unique(rows.obs.index, "obs")
     _require_unique(rows.var.index[gene_features(rows.var)[0]], "var")
-    check_scale(sparse.csr_matrix(rows.X[:LOOKED_AT]), q.x_kind)
+    check_scale(rows._piece(slice(0, LOOKED_AT)), q.x_kind)
 
 # %% ../nbs/43_costs.ipynb #09e535b1
 def estimate(
